@@ -1,0 +1,39 @@
+"""The recipe as strict Pydantic models, one module for each section. The docstring under a field is its documentation."""
+
+from typing import Literal
+
+from dudi_kit.recipe.schema.base import Name, Strict, Text
+from dudi_kit.recipe.schema.data import Data
+from dudi_kit.recipe.schema.evaluation import Evaluation
+from dudi_kit.recipe.schema.models import Student, Teacher
+from dudi_kit.recipe.schema.signals import Signals
+from dudi_kit.recipe.schema.training import DeepSpeed, Output, Rollouts, Training
+from dudi_kit.recipe.schema.verbalizer import Verbalizer
+
+__all__ = ["Recipe"]
+
+
+class Recipe(Strict):
+    """A whole distillation: models, data, signals, training, evaluation."""
+
+    version: Literal[1] = 1
+    """Of the recipe language."""
+
+    name: Name
+    """Names the run directory."""
+
+    description: Text | None = None
+    """For people."""
+
+    teacher: Teacher | None = None
+    """The model that teaches; not needed where no token signal has a weight."""
+
+    student: Student
+    data: Data
+    verbalizer: Verbalizer = Verbalizer()
+    signals: Signals = Signals()
+    rollouts: Rollouts = Rollouts()
+    training: Training = Training()
+    deepspeed: DeepSpeed = DeepSpeed()
+    evaluation: Evaluation = Evaluation()
+    output: Output = Output()

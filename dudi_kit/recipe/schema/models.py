@@ -1,0 +1,159 @@
+"""`teacher` and `student`: where the two models come from."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from dudi_kit.recipe.schema.base import Count, Positive, Strict, Text, tag_by, tag_by_key
+from dudi_kit.recipe.schema.training import Schedule
+
+Dtype = Literal["fp32", "bf16"]
+Family = Literal["llama", "qwen2", "qwen3", "gemma3"]
+
+
+class Pretrained(Strict):
+    """Weights that exist: a transformers folder, a hub name or a GGUF file."""
+
+    VARIANT: ClassVar[str] = "model"
+
+    model: Text
+    """A folder (`./…`, `/…`, or one that lies beside the recipe) or a hub name (`owner/name`)."""
+
+    revision: Text | None = None
+    """Commit or tag of the hub model. Pin it: a moving branch makes a recipe irreproducible."""
+
+    gguf_file: Text | None = None
+    """File name of a GGUF inside `model`; its weights are unpacked to `dtype`."""
+
+    tokenizer: Text | None = None
+    """Folder or hub name of the tokenizer, where it does not lie with the weights."""
+
+    chat_template: Text | None = None
+    """`chatml`, `plain`, or a Jinja file; default: the tokenizer's own template."""
+
+
+class TeacherModel(Pretrained):
+    """A teacher with weights of its own."""
+
+    dtype: Dtype = "bf16"
+    """Precision in which the frozen teacher is held."""
+
+
+class TeacherRecipe(Strict):
+    """A teacher that another recipe trains; built first and reused as long as its lock hash is the same."""
+
+    VARIANT: ClassVar[str] = "recipe"
+
+    recipe: Text
+    """Path of the recipe, relative to this one."""
+
+    dtype: Dtype = "fp32"
+    """Precision in which the frozen teacher is held."""
+
+
+Teacher = Annotated[
+    Annotated[TeacherModel, Tag("model")] | Annotated[TeacherRecipe, Tag("recipe")],
+    Discriminator(tag_by_key({"recipe": "recipe"}, default="model")),
+]
+
+
+class Architecture(Strict):
+    """Shape of a student that starts from random weights."""
+
+    family: Family = "llama"
+    """Model family of transformers that implements it."""
+
+    hidden_size: Count = 256
+    layers: Count = 4
+    heads: Count = 4
+    kv_heads: Count | None = None
+    """Heads that keys and values are shared over; default: `heads`."""
+
+    intermediate_size: Count | None = None
+    """Width of the feed-forward part; default: 8/3 of `hidden_size`, rounded up to a multiple of 16."""
+
+    context: Count = 1024
+    """Longest input in tokens."""
+
+    tie_embeddings: bool = True
+    """Input and output embeddings are one matrix."""
+
+
+class NewTokenizer(Strict):
+    """A byte-level BPE trained on the recipe's own training data."""
+
+    VARIANT: ClassVar[str] = "new"
+
+    vocabulary_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8000
+    """Pieces, the 256 bytes and the special ones included."""
+
+
+class GivenTokenizer(Strict):
+    """A tokenizer that exists."""
+
+    VARIANT: ClassVar[str] = "given"
+
+    source: Text = Field(alias="from")
+    """`teacher`, or a folder or hub name."""
+
+    revision: Text | None = None
+    """Commit or tag, where it comes from the hub."""
+
+
+Tokenizer = Annotated[
+    Annotated[NewTokenizer, Tag("new")] | Annotated[GivenTokenizer, Tag("given")],
+    Discriminator(tag_by_key({"from": "given"}, default="new")),
+]
+
+
+class ColdStart(Strict):
+    """Plain SFT before distillation, on the recipe's own data, in a run of its own. Its student is π_ref and 'before'."""
+
+    epochs: Positive | None = None
+    """Passes over the training rows; give this or `steps`. Default: one epoch."""
+
+    steps: Count | None = None
+    """Optimizer steps; give this or `epochs`."""
+
+    learning_rate: Positive | None = None
+    """Peak learning rate; default: that of `training`."""
+
+    schedule: Schedule | None = None
+    """Course of the learning rate; default: that of `training`."""
+
+
+class _Student(Strict):
+    cold_start: ColdStart | None = None
+    """Plain SFT first, as in the paper; left out, the student given is taken as already cold-started."""
+
+
+class PretrainedStudent(_Student, Pretrained):
+    """A student that starts from weights that exist."""
+
+    init: Literal["pretrained"] = "pretrained"
+
+
+class ScratchStudent(_Student):
+    """A student that starts from random weights."""
+
+    init: Literal["scratch"]
+    architecture: Architecture = Architecture()
+    tokenizer: Tokenizer = NewTokenizer()
+    chat_template: Text | None = None
+    """`chatml`, `plain`, or a Jinja file; default: that of the tokenizer, or `chatml` for a new tokenizer."""
+
+
+class RecipeStudent(_Student):
+    """A student that another recipe trains, such as a cold start; built first and reused by lock hash."""
+
+    init: Literal["recipe"]
+    recipe: Text
+    """Path of the recipe, relative to this one."""
+
+
+Student = Annotated[
+    Annotated[PretrainedStudent, Tag("pretrained")]
+    | Annotated[ScratchStudent, Tag("scratch")]
+    | Annotated[RecipeStudent, Tag("recipe")],
+    Discriminator(tag_by("init", default="pretrained")),
+]

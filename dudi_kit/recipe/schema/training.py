@@ -1,0 +1,83 @@
+"""`rollouts`, `training`, `deepspeed` and `output`: how the run is carried out."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dudi_kit.recipe.schema.base import Count, Positive, Probability, Strict, Text, Weight
+
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+class Rollouts(Strict):
+    """ỹ: one response of the student itself for each prompt, shared by the signals that need it."""
+
+    max_new_tokens: Count = 128
+    """Longest sample, in tokens; one that did not end by then is marked as truncated and gets no end-of-turn."""
+
+    temperature: Weight = 1.0
+    """Of the sampling; 0 is greedy."""
+
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sample from the smallest set of pieces with this much mass."""
+
+
+class Training(Strict):
+    """Optimisation with AdamW."""
+
+    epochs: Positive | None = None
+    """Passes over the training rows; give this or `steps`. Default: one epoch."""
+
+    steps: Count | None = None
+    """Optimizer steps; give this or `epochs`."""
+
+    batch_size: Count = 16
+    """Rows of one optimizer step, over all processes and accumulation steps."""
+
+    micro_batch_size: Count | None = None
+    """Rows of one forward pass of one process; default: all of the process's share."""
+
+    learning_rate: Positive = 1e-5
+    """Peak learning rate."""
+
+    schedule: Schedule = "cosine"
+    """Course of the learning rate after the warm-up; `linear` and `cosine` end at 0."""
+
+    warmup: Probability = 0.05
+    """Share of the steps in which the learning rate rises to its peak."""
+
+    weight_decay: Weight = 0.0
+    betas: Annotated[tuple[Probability, Probability], Field(strict=False)] = (0.9, 0.999)
+    """Decay of AdamW's two moments."""
+
+    max_grad_norm: Positive = 1.0
+    """Gradients are clipped to this global norm."""
+
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Of forward and backward; master weights and optimizer are fp32 either way."""
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Of initial weights, order of rows and rollouts."""
+
+    checkpoint_every: Count | None = None
+    """Optimizer steps between two checkpoints; default: none but the final model."""
+
+    keep_checkpoints: Count = 2
+    """Older checkpoints than these are removed."""
+
+    log_every: Count = 10
+    """Optimizer steps between two lines of metrics.jsonl; each is the mean over its steps."""
+
+
+class DeepSpeed(Strict):
+    """The engine."""
+
+    stage: Annotated[int, Field(ge=0, le=3)] = 0
+    """ZeRO stage: 0 none, 1 shards the optimizer, 2 the gradients too."""
+
+
+class Output(Strict):
+    """Where the run directory goes; nothing is written anywhere else."""
+
+    folder: Text = "outputs"
+    """Relative to where the command is called; the run directory is `folder/name`. `--output` may name any other."""
