@@ -64,3 +64,7 @@ class Interrupted(DudiError, KeyboardInterrupt):
     """The user stopped the run; what was saved is named."""
 
     exit_code = Exit.INTERRUPTED
+
+
+class TrainingFailed(DudiError, ArithmeticError):
+    """Training can't go on: the loss is no number any more. The text names step, signal and language."""

@@ -1,4 +1,4 @@
-"""The recipe as strict Pydantic models, one module for each section. The docstring under a field is its documentation."""
+"""The recipe as strict Pydantic models, a module for each section. The docstring under a field documents it."""
 
 from typing import Literal
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from dudi_kit.recipe.languages import ALIASES, LANGUAGES
 
@@ -21,7 +21,9 @@ def known_language(code: str) -> str:
     raise ValueError(f"unknown language code{hint}; known: {' '.join(LANGUAGES)}")
 
 
-LanguageCode = Annotated[str, AfterValidator(known_language)]
+LanguageCode = Annotated[
+    str, AfterValidator(known_language), WithJsonSchema({"type": "string", "enum": list(LANGUAGES)})
+]
 """A code of `dudi_kit.recipe.languages`."""
 
 Text = Annotated[str, StringConstraints(min_length=1)]

@@ -4,7 +4,18 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from dudi_kit.recipe.schema.base import Count, LanguageCode, Name, Positive, Strict, Text, Weight, tag_by, tag_by_key, tag_by_shape
+from dudi_kit.recipe.schema.base import (
+    Count,
+    LanguageCode,
+    Name,
+    Positive,
+    Strict,
+    Text,
+    Weight,
+    tag_by,
+    tag_by_key,
+    tag_by_shape,
+)
 
 
 class Columns(Strict):
@@ -86,7 +97,7 @@ class _Rows(Strict):
     """Codes that `{language}` in `path` or `subset` stands for, one after the other; for `builtin` and a language
     column: the languages that are kept."""
 
-    where: dict[Text, Text] = {}
+    where: dict[Text, Text] = Field(default={})
     """Keep only rows whose column has this text, as in `{task: topic}`; the rest is counted as filtered."""
 
     english: English | None = None
@@ -143,11 +154,12 @@ class Data(Strict):
     train: dict[Name, Dataset] = Field(min_length=1)
     """Datasets by a name of your own."""
 
-    held_out: dict[Name, Dataset] = {}
+    held_out: dict[Name, Dataset] = Field(default={})
     """Rows that are never trained on; bits per byte are measured on them."""
 
     language_temperature: Positive = 1.0
-    """τ: a language with n rows gets a share in proportion to n^(1/τ). 1 keeps the natural shares, large τ evens them."""
+    """τ: a language with n rows gets a share in proportion to n^(1/τ). 1 keeps the natural shares, a large one evens
+    them."""
 
     max_length: Count = 1024
     """Longest prompt + response in tokens, of student and of teacher; a longer one is treated as `on_too_long` says."""

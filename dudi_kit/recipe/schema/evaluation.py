@@ -30,8 +30,8 @@ class Task(Strict):
 class Evaluation(Strict):
     """What is measured after training: bits per byte on `data.held_out`, and these tasks."""
 
-    tasks: dict[Name, Task] = {}
-    models: list[Subject] = ["teacher", "before", "after"]
+    tasks: dict[Name, Task] = Field(default={})
+    models: list[Subject] = Field(default=["teacher", "before", "after"])
     """Which models answer: the teacher, the student before distillation (the cold start) and after."""
 
     batch_size: Count = 32

@@ -107,7 +107,7 @@ Tokenizer = Annotated[
 
 
 class ColdStart(Strict):
-    """Plain SFT before distillation, on the recipe's own data, in a run of its own. Its student is π_ref and 'before'."""
+    """Plain SFT before distillation, on the recipe's own data, a run of its own. Its student is π_ref and 'before'."""
 
     epochs: Positive | None = None
     """Passes over the training rows; give this or `steps`. Default: one epoch."""

@@ -20,7 +20,7 @@ class ForwardKL(Strict):
 
 
 class JSD(Strict):
-    """Generalised Jensen–Shannon divergence: β·KL(T‖M) + (1−β)·KL(π‖M) with M = β·T + (1−β)·π (GKD, arXiv 2306.13649)."""
+    """Generalised Jensen–Shannon divergence: β·KL(T‖M) + (1−β)·KL(π‖M), M = β·T + (1−β)·π (GKD, arXiv 2306.13649)."""
 
     type: Literal["jsd"]
     beta: Probability = 0.5

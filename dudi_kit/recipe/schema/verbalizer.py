@@ -2,12 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from dudi_kit.recipe.schema.base import Count, Strict, Text, known_language
+from dudi_kit.recipe.languages import LANGUAGES
+from dudi_kit.recipe.schema.base import Count, Strict, known_language
 from dudi_kit.recipe.schema.data import TextByLanguage
 
-DemonstrationLanguage = Annotated[str, AfterValidator(lambda code: code if code == "same" else known_language(code))]
+DemonstrationLanguage = Annotated[
+    str,
+    AfterValidator(lambda code: code if code == "same" else known_language(code)),
+    WithJsonSchema({"type": "string", "enum": ["same", *LANGUAGES]}),
+]
 """A language code, or `same` for the row's own."""
 
 Term = Literal["on_policy", "off_policy"]
@@ -23,7 +28,7 @@ class Demonstration(Strict):
     languages: list[DemonstrationLanguage] = Field(default=["same", "en"], min_length=1)
     """Languages of the demonstration in order; `same` is the row's own."""
 
-    terms: list[Term] = ["on_policy"]
+    terms: list[Term] = Field(default=["on_policy"])
     """Signals whose teacher reads the demonstration."""
 
     template: TextByLanguage | None = None
@@ -33,7 +38,8 @@ class Demonstration(Strict):
     """Draws the exemplars of `pool`."""
 
     max_tokens: Count | None = None
-    """Longest teacher prompt with demonstration, in tokens; default: `data.max_length`, plus the demonstration's own."""
+    """Longest teacher prompt, demonstration included; a row whose demonstration does not fit is taught without it, and
+    counted. Default: the teacher's context less the longest response."""
 
 
 class Vocabulary(Strict):

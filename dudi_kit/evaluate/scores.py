@@ -1,0 +1,193 @@
+"""What one model scored, as plain data that dumps to JSON. No torch, so that the report can read it cheaply.
+
+Scores → task → language → metric. A score that could not be had is absent and listed in `Scores.missing` with the
+reason; it is never 0, and a mean names the languages that it covers.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError, computed_field
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from dudi_kit.errors import RunDirectoryError
+from dudi_kit.recipe.schema.evaluation import Metric
+
+
+@dataclass(frozen=True)
+class MetricScore:
+    """One number with its uncertainty."""
+
+    value: float
+    """On a scale of 0 to 100."""
+
+    interval: tuple[float, float] | None = None
+    """95 % confidence interval of `value`, where the metric has one."""
+
+    unit: str = "percent"
+
+
+@dataclass(frozen=True)
+class LanguageScores:
+    """A task in one language."""
+
+    rows: int
+    """Rows that were answered."""
+
+    metrics: dict[Metric, MetricScore]
+    null: int | None
+    """Answers that are none of the task's labels; None where the task has no labels."""
+
+    truncated: int
+    """Answers cut at `max_new_tokens`."""
+
+    empty: int
+    """Answers without any text."""
+
+    too_long: int = 0
+    """Rows not answered because prompt and answer would not fit into the model's context."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Macro average: every language counts the same, whatever its number of rows."""
+
+    value: float
+    languages: list[str]
+    """The languages that it covers; compare two means only where these agree."""
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """A task in all its languages."""
+
+    languages: dict[str, LanguageScores]
+    mean: dict[Metric, Mean]
+
+
+@checked_dataclass(frozen=True)
+class BitsPerByte:
+    """Surprise of a model at the reference responses of one language."""
+
+    nats: float
+    """Summed negative log-likelihood."""
+
+    tokens: int
+    """Response tokens, ends of turn included."""
+
+    bytes: int
+    """UTF-8 bytes of the responses."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def value(self) -> float:
+        """Bits per byte: nats / ln 2 / bytes."""
+        return self.nats / math.log(2) / self.bytes
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A score that could not be had."""
+
+    task: str
+    """Name of the task, or `bits per byte`."""
+
+    language: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All that is known about one model."""
+
+    tasks: dict[str, TaskScores]
+    bits_per_byte: dict[str, BitsPerByte]
+    bits_per_byte_mean: Mean | None
+    missing: list[Missing]
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    """The ledger of this evaluation: {event: {language: rows}}."""
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """One answer, with all that a person needs to judge it: a line of `evaluation/<who>.answers.jsonl`."""
+
+    task: str
+    language: str
+    id: str
+    """Where the row came from: `file:row (dataset)`."""
+
+    prompt: str
+    reference: str
+    answer: str
+    correct: bool | None
+    """Whether answer and reference agree after normalisation; None where the task has no metric that asks for it."""
+
+    null: bool | None
+    truncated: bool
+    tokens: int
+    """Tokens of the answer, the end of turn not counted."""
+
+
+T = TypeVar("T")
+
+BITS = "bits per byte"
+"""Stands where a task's name would."""
+
+_SCORES = TypeAdapter(Scores)
+_ANSWER = TypeAdapter(AnswerRow)
+
+
+def mean_of(values: dict[str, float]) -> Mean | None:
+    """Macro average over the languages that have a value; None where none has."""
+    return Mean(math.fsum(values.values()) / len(values), sorted(values)) if values else None
+
+
+def save_scores(scores: Scores, path: Path) -> None:
+    """Write `scores` as JSON: all of it or nothing."""
+    write_atomically(path, _SCORES.dump_json(scores, indent=2).decode() + "\n")
+
+
+def load_scores(path: Path) -> Scores:
+    """Read what `save_scores` wrote; a damaged file is a RunDirectoryError."""
+    return _parse(_SCORES, path.read_bytes(), str(path))
+
+
+def save_answers(answers: Iterable[AnswerRow], path: Path) -> None:
+    """Write one JSON object a line: all of them or nothing."""
+    write_atomically(path, "".join(_ANSWER.dump_json(row).decode() + "\n" for row in answers))
+
+
+def load_answers(path: Path) -> list[AnswerRow]:
+    """Read what `save_answers` wrote; a damaged line is a RunDirectoryError."""
+    lines: Sequence[bytes] = path.read_bytes().splitlines()
+    return [_parse(_ANSWER, line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write UTF-8 text to a temporary file beside `path`, then rename it, so that no half of it is ever seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _parse(adapter: TypeAdapter[T], data: bytes, where: str) -> T:
+    try:
+        return adapter.validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "JSON"
+        raise RunDirectoryError(
+            f"{where}: damaged: {place}: {first['msg']}. Evaluate again: `dudi-kit evaluate RECIPE`"
+        ) from error

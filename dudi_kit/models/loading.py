@@ -1,0 +1,49 @@
+"""Weights that exist: any causal LM that transformers loads from a folder, the hub or a GGUF file.
+
+A recipe is untrusted: no code from a repository (`trust_remote_code=False`) and no pickle (`use_safetensors=True`).
+"""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
+
+from dudi_kit.errors import ModelError
+
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def load_model(
+    source: str, *, who: str, dtype: str, revision: str | None = None, gguf_file: str | None = None
+) -> PreTrainedModel:
+    """Load a causal LM.
+
+    who: recipe path for messages, such as `teacher.model`.
+    Raises ModelError with what was asked and the fix.
+    """
+    options: dict[str, object] = {"dtype": DTYPES[dtype], "trust_remote_code": False, "revision": revision}
+    if gguf_file is not None:
+        # Packed GGUF weights would stay slow and can't be saved; unpacked they are ordinary ones.
+        options |= {"gguf_file": gguf_file, "quantization_config": GgufConfig(dequantize=True)}
+    else:
+        options["use_safetensors"] = True
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(_explain(source, who, revision, error)) from error
+    return model  # type: ignore[no-any-return]
+
+
+def freeze(model: PreTrainedModel) -> PreTrainedModel:
+    """Evaluation mode and no gradients: for teacher and reference."""
+    return model.eval().requires_grad_(False)
+
+
+def _explain(source: str, who: str, revision: str | None, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    at = f" at revision {revision}" if revision else ""
+    if Path(source).is_dir():
+        return f"{who}: can't load a causal LM from folder {source}: {first}. It needs config.json and .safetensors weights."
+    if source.startswith(("/", ".")):
+        return f"{who}: no such folder: {source}. Name a transformers folder, or a hub model as owner/name."
+    return f"{who}: can't load {source}{at} from the hub: {first}. Is the name right, and is the hub within reach?"

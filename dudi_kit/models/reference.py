@@ -1,0 +1,22 @@
+"""π_ref: the frozen copy of the student that anchors the sequence signal."""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from dudi_kit.models.loading import freeze
+
+
+def frozen_copy(student: PreTrainedModel) -> PreTrainedModel:
+    """The student as it is now, frozen. Call it before the engine takes the student over."""
+    return freeze(copy.deepcopy(student))
+
+
+@torch.no_grad()
+def refresh(reference: nn.Module, student: Mapping[str, Tensor]) -> None:
+    """Give the reference the student's present weights. student: name → tensor, as in its state dict."""
+    for name, tensor in reference.state_dict().items():
+        tensor.copy_(student[name])

@@ -1,0 +1,55 @@
+"""A student from random weights, by the `architecture` section of the recipe."""
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, set_seed
+from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
+from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
+
+from dudi_kit.recipe.schema.models import Architecture
+
+CONFIGS: dict[str, type[PreTrainedConfig]] = {
+    "llama": LlamaConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "gemma3": Gemma3TextConfig,
+}
+
+
+def architecture_config(
+    shape: Architecture, *, vocabulary_size: int, pad_id: int | None = None, end_of_turn_id: int | None = None
+) -> PreTrainedConfig:
+    """The configuration of the model family that has this shape."""
+    return CONFIGS[shape.family](
+        vocab_size=vocabulary_size,
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads or shape.heads,
+        head_dim=shape.hidden_size // shape.heads,
+        intermediate_size=shape.intermediate_size or feed_forward_width(shape.hidden_size),
+        max_position_embeddings=shape.context,
+        tie_word_embeddings=shape.tie_embeddings,
+        pad_token_id=pad_id,
+        eos_token_id=end_of_turn_id,
+        bos_token_id=None,
+    )
+
+
+def build(config: PreTrainedConfig, *, seed: int) -> PreTrainedModel:
+    """A causal LM in fp32 with random weights that depend on the seed alone."""
+    set_seed(seed)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-any-return]
+
+
+def count_parameters(config: PreTrainedConfig) -> int:
+    """Parameters of a model with this configuration, tied ones once; no memory is taken."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def feed_forward_width(hidden_size: int) -> int:
+    """8/3 of the hidden size, rounded up to a multiple of 16: the usual width of a gated feed-forward part."""
+    return -(-hidden_size * 8 // 3 // 16) * 16

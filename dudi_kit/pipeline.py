@@ -1,0 +1,262 @@
+"""The stations in order: recipe → plan → train → evaluate → report. Each command of the CLI is a function here.
+
+Training runs in processes of its own, started by `train.launch`: the memory of a teacher is free again before its student
+trains, and a crash of one stage can't take the others with it.
+"""
+
+import platform
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dudi_kit.console import err, notice, out, say
+from dudi_kit.data.ledger import Ledger
+from dudi_kit.data.load import load_examples
+from dudi_kit.errors import RunDirectoryError
+from dudi_kit.evaluate.progress import rich_track
+from dudi_kit.evaluate.run import TaskData, evaluate_model
+from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
+from dudi_kit.models.loading import freeze, load_model
+from dudi_kit.plan.build import build_plan
+from dudi_kit.plan.chain import Stage, build_chain
+from dudi_kit.plan.fingerprint import package_versions
+from dudi_kit.plan.layout import RunDir, require_space, write_json, write_text
+from dudi_kit.plan.models import encoder_of, trained
+from dudi_kit.plan.schema import ModelSource, Plan, read_plan, write_plan
+from dudi_kit.recipe.load import load_recipe
+from dudi_kit.recipe.publish import resolved_json
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.data import Dataset
+from dudi_kit.recipe.schema.evaluation import Subject
+from dudi_kit.report.terminal import scores_table
+from dudi_kit.report.write import write_card, write_report
+from dudi_kit.train.launch import start_training
+
+Overrides = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the stages of a chain are built."""
+
+    processes: int
+    resume: bool
+    overwrite: bool
+
+
+def run(recipe: Path, *, overrides: Overrides, output: Path | None, processes: int, resume: bool, overwrite: bool) -> None:
+    """All of it."""
+    stage = _chain(recipe, overrides, output)
+    _train_chain(stage, Settings(processes, resume, overwrite))
+    _evaluate(stage)
+    _report(stage)
+
+
+def train(
+    recipe: Path, *, overrides: Overrides, output: Path | None, processes: int, resume: bool, overwrite: bool
+) -> None:
+    """The student, and what it needs first."""
+    stage = _chain(recipe, overrides, output)
+    _train_chain(stage, Settings(processes, resume, overwrite))
+    say(f"trained: {stage.run.final}")
+
+
+def evaluate(recipe: Path, *, overrides: Overrides, output: Path | None) -> None:
+    """Scores of a trained student, its teacher and its cold start."""
+    stage = _chain(recipe, overrides, output)
+    _require_trained(stage)
+    _evaluate(stage)
+
+
+def report(recipe: Path, *, overrides: Overrides, output: Path | None) -> None:
+    """The page and the table, from what is there."""
+    stage = _chain(recipe, overrides, output)
+    _require_trained(stage)
+    _report(stage)
+
+
+def plan(recipe: Path, *, overrides: Overrides, output: Path | None, processes: int) -> None:
+    """Decide what can be decided before weights are loaded, for every stage of the chain; train nothing."""
+    for stage in _chain(recipe, overrides, output).in_order():
+        if stage.run.complete() and _lock_of(stage.run) == stage.lock:
+            say(f"{stage.run.path}: trained already, would be reused")
+        else:
+            _claim(stage, Settings(processes, resume=True, overwrite=False))
+            _show(_plan(stage, processes), stage)
+
+
+def _chain(recipe: Path, overrides: Overrides, output: Path | None) -> Stage:
+    loaded = load_recipe(recipe, overrides)
+    for warning in loaded.warnings:
+        notice(str(warning))
+    return build_chain(loaded.recipe, loaded.path, (output or Path(loaded.recipe.output.folder)).absolute())
+
+
+def _train_chain(stage: Stage, settings: Settings) -> None:
+    """Build what is missing, in order; the last one is the recipe itself."""
+    for needed in stage.in_order():
+        if needed.run.complete() and _lock_of(needed.run) == needed.lock and not (settings.overwrite and needed is stage):
+            notice(f"{needed.recipe.name}: trained already, reused from {needed.run.path}")
+            continue
+        # What a recipe needs is built or finished without asking, as make does; the recipe's own run is the user's.
+        own = settings if needed is stage else Settings(settings.processes, resume=True, overwrite=False)
+        _train(needed, own)
+
+
+def _train(stage: Stage, settings: Settings) -> None:
+    resume = _claim(stage, settings)
+    planned = _plan(stage, settings.processes)
+    _show(planned, stage)
+    kept = stage.recipe.training.keep_checkpoints + 1 if stage.recipe.training.checkpoint_every else 0
+    require_space(stage.run.path, planned.checkpoint_bytes * kept + planned.parameters * 4, "checkpoints and final model")
+    began = time.time()
+    start_training(stage.run, settings.processes, resume=resume)
+    write_json(stage.run.environment, _environment(began, settings.processes))
+    write_card(stage.run.path, stage.run.final)
+
+
+def _claim(stage: Stage, settings: Settings) -> bool:
+    """Make the run directory this stage's own; whether to go on from its checkpoints.
+
+    Refuses a directory that holds something else, or an unfinished run that the user did not ask to resume.
+    """
+    run = stage.run
+    if settings.overwrite and run.lock.exists():
+        shutil.rmtree(run.path)
+    if not run.path.exists() or not any(run.path.iterdir()):
+        return False
+    if not run.lock.exists():
+        raise RunDirectoryError(f"{run.path} is no run directory of dudi-kit and is not empty; choose another --output or --name.")
+    if _lock_of(run) != stage.lock:
+        raise RunDirectoryError(
+            f"{run.path} holds a run of other settings (lock {_lock_of(run)[:8]}, this recipe has {stage.lock[:8]}). "
+            "Give this one another name with --name=…, or remove the old one with --overwrite."
+        )
+    if run.checkpoints.is_dir() and not settings.resume:
+        raise RunDirectoryError(f"{run.path} holds an unfinished run of this recipe: go on with --resume, or start again with --overwrite.")
+    return run.checkpoints.is_dir()
+
+
+def _lock_of(run: RunDir) -> str:
+    from json import JSONDecodeError, loads
+
+    try:
+        return str(loads(run.lock.read_text(encoding="utf-8"))["hash"])
+    except (OSError, JSONDecodeError, KeyError, TypeError):
+        return "unreadable"
+
+
+def _plan(stage: Stage, processes: int) -> Plan:
+    """Plan a stage and write down everything that its training will use."""
+    run, ledger = stage.run, Ledger()
+    # The lock comes first: from here on the directory is recognised as this stage's.
+    write_json(run.lock, {"hash": stage.lock, "packages": package_versions(), **stage.depends_on})
+    with err.status(f"{stage.recipe.name}: planning"):
+        planned = build_plan(stage, processes=processes, ledger=ledger)
+    write_text(run.recipe, stage.file.read_text(encoding="utf-8"))
+    write_text(run.resolved, resolved_json(stage.recipe))
+    write_json(run.ledger, ledger.as_json())
+    write_plan(run, planned)
+    return planned
+
+
+def _show(planned: Plan, stage: Stage) -> None:
+    shares = "  ".join(f"{code} {share.rows:,}" for code, share in planned.languages.items())
+    notice(f"{planned.name} → {stage.run.path}", style="bold")
+    notice(f"  rows       {shares}")
+    notice(
+        f"  steps      {planned.steps:,} of {planned.batch_size} rows "
+        f"({planned.processes} × {planned.micro_batch_size} × {planned.accumulation}), "
+        f"{planned.steps * planned.batch_size / planned.rows_per_epoch:.1f} epochs"
+    )
+    notice(f"  student    {planned.parameters:,} parameters")
+    for text in planned.notices:
+        notice(f"  note       {text}")
+    for path in planned.outside:
+        notice(f"  reads      {path}")
+
+
+def _environment(began: float, processes: int) -> dict[str, Any]:
+    return {
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "processes": processes,
+        "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
+        "seconds": round(time.time() - began, 1),
+    }
+
+
+def _require_trained(stage: Stage) -> None:
+    if not stage.run.complete():
+        raise RunDirectoryError(f"{stage.run.path} holds no trained student yet: call `dudi-kit train` or `dudi-kit run` first.")
+    if _lock_of(stage.run) != stage.lock:
+        raise RunDirectoryError(
+            f"{stage.run.path} was trained with other settings (lock {_lock_of(stage.run)[:8]}, this recipe has "
+            f"{stage.lock[:8]}); use the recipe and the overrides that it was trained with."
+        )
+
+
+def _evaluate(stage: Stage) -> None:
+    """Score every model that the recipe asks for, and say which could not be."""
+    planned = read_plan(stage.run)
+    ledger = Ledger()
+    tasks = {name: TaskData(task, _examples(stage.recipe, {name: task.data}, ledger)) for name, task in stage.recipe.evaluation.tasks.items()}
+    held_out = _examples(stage.recipe, stage.recipe.data.held_out, ledger)
+    if not tasks and not held_out:
+        notice("nothing to evaluate: the recipe has neither evaluation.tasks nor data.held_out")
+        return
+    for who, source in _subjects(stage, planned).items():
+        if source is None:
+            notice(f"evaluation: no {who} to score for this recipe")
+            continue
+        notice(f"evaluating {who}: {source.path}")
+        scores = _score(source, who, stage, tasks, held_out)
+        save_scores(scores, stage.run.evaluation / f"{who}.json")
+    write_json(stage.run.evaluation / "ledger.json", ledger.as_json())
+
+
+def _score(source: ModelSource, who: Subject, stage: Stage, tasks: Mapping[str, TaskData], held_out: list[Any]) -> Scores:
+    role = "teacher" if who == "teacher" else "student"
+    model = load_model(source.path, who=role, dtype=source.dtype, revision=source.revision, gguf_file=source.gguf_file)
+    return evaluate_model(
+        freeze(model),
+        encoder_of(source, who=role),
+        tasks=tasks,
+        held_out=held_out,
+        max_length=stage.recipe.data.max_length,
+        batch_size=stage.recipe.evaluation.batch_size,
+        track=rich_track(err),
+        answers_to=stage.run.evaluation / f"{who}.answers.jsonl",
+    )
+
+
+def _subjects(stage: Stage, planned: Plan) -> dict[Subject, ModelSource | None]:
+    """Where each model that is to be shown comes from; None where the recipe has none."""
+    sources: dict[Subject, ModelSource | None] = {
+        "teacher": planned.teacher,
+        "before": planned.start,
+        "after": trained(stage.run, "fp32"),
+    }
+    return {who: sources[who] for who in stage.recipe.evaluation.models}
+
+
+def _examples(recipe: Recipe, datasets: Mapping[str, Dataset], ledger: Ledger) -> list[Any]:
+    read = (load_examples(name, dataset, on_bad_row=recipe.data.on_bad_row, ledger=ledger) for name, dataset in datasets.items())
+    return [example for examples in read for example in examples]
+
+
+def _report(stage: Stage) -> None:
+    """The table in the terminal, and the page."""
+    files = {who: stage.run.evaluation / f"{who}.json" for who in ("teacher", "before", "after")}
+    scores = {who: load_scores(file) for who, file in files.items() if file.exists()}
+    if scores:
+        out.print(scores_table(scores))  # type: ignore[arg-type]
+    page = write_report(stage.run.path)
+    write_card(stage.run.path, stage.run.final)
+    say(f"report: {page}")

@@ -1,0 +1,41 @@
+"""Batches and steps: how many rows meet where, and how often."""
+
+import math
+from typing import NamedTuple
+
+from dudi_kit.errors import RecipeError
+from dudi_kit.recipe.schema.training import Training
+
+
+class Arithmetic(NamedTuple):
+    """batch_size = processes × micro_batch_size × accumulation, always."""
+
+    processes: int
+    batch_size: int
+    micro_batch_size: int
+    accumulation: int
+    rows_per_epoch: int
+    steps: int
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the data that the steps amount to."""
+        return self.steps * self.batch_size / self.rows_per_epoch
+
+
+def arithmetic(training: Training, *, rows_per_epoch: int, processes: int) -> Arithmetic:
+    """Split the global batch over processes and accumulation steps, and count the steps.
+
+    Raises RecipeError where the batch can't be split evenly, with the nearest sizes that can.
+    """
+    micro = training.micro_batch_size or max(training.batch_size // processes, 1)
+    unit = processes * micro
+    if training.batch_size % unit:
+        below, above = training.batch_size // unit * unit, -(-training.batch_size // unit) * unit
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise RecipeError(
+            f"training.batch_size: {training.batch_size} rows can't be split into {processes} processes × "
+            f"{micro} rows (training.micro_batch_size); the nearest size that can is {nearest}."
+        )
+    steps = training.steps or math.ceil((training.epochs or 1) * rows_per_epoch / training.batch_size)
+    return Arithmetic(processes, training.batch_size, micro, training.batch_size // unit, rows_per_epoch, steps)

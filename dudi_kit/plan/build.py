@@ -1,0 +1,247 @@
+"""From a stage of the chain to a plan: tokenizer, rows, vocabulary mapping, batches, engine, disk.
+
+Nothing here loads a weight. Stages are planned in the order of the chain, since a student may take its tokenizer from a
+teacher that is yet to be trained.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from dudi_kit.data.chat import resolve_template
+from dudi_kit.data.encode import Encoder
+from dudi_kit.data.example import Example
+from dudi_kit.data.ledger import Ledger
+from dudi_kit.data.tokenizers import load_tokenizer, train_tokenizer
+from dudi_kit.errors import RecipeError
+from dudi_kit.models.scratch import architecture_config, count_parameters
+from dudi_kit.plan.arithmetic import Arithmetic, arithmetic
+from dudi_kit.plan.chain import Stage
+from dudi_kit.plan.engine import ds_config, launch_command
+from dudi_kit.plan.models import config_of, context_of, encoder_of, given, tokenizer_of, trained
+from dudi_kit.plan.rows import Row, RowMaker, TeacherSide, TrainingRows, mixed, texts, training_examples
+from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedVocabulary
+from dudi_kit.recipe.publish import resolved_json
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.models import GivenTokenizer, PretrainedStudent, ScratchStudent, TeacherModel
+from dudi_kit.recipe.schema.signals import RefreshedReference
+from dudi_kit.verbalizer.demonstration import Demonstrator
+from dudi_kit.verbalizer.vocabulary import SharedVocabulary, Speaker, decide
+
+BYTES_FP32, BYTES_BF16, BYTES_MOMENTS = 4, 2, 8
+"""For each parameter: a weight in fp32 or bf16, and AdamW's two moments in fp32."""
+
+
+class Teaching(NamedTuple):
+    """The teacher as far as it is known before its weights are."""
+
+    source: ModelSource
+    encoder: Encoder
+    vocabulary: SharedVocabulary
+    context: int | None
+
+
+def build_plan(stage: Stage, *, processes: int, ledger: Ledger) -> Plan:
+    """Decide all that can be decided before a weight is loaded, and save the student's tokenizer in the run directory.
+
+    The stages that this one needs must have been planned before. Counts what is left out in the ledger.
+    """
+    recipe = stage.recipe
+    examples = training_examples(recipe, ledger)
+    student = Encoder(_student_tokenizer(stage, examples), who="student")
+    student.tokenizer.save_pretrained(stage.run.tokenizer)
+    config = _student_config(stage)
+    teaching = _teaching(stage, student, config)
+    room = _teacher_room(recipe, teaching)
+    made = training_rows(recipe, examples, student, teaching, room, ledger)
+    _check_contexts(recipe, made.rows, context_of(config), teaching)
+    batches = arithmetic(recipe.training, rows_per_epoch=made.mixture.rows_per_epoch, processes=processes)
+    parameters = count_parameters(config)
+    return Plan(
+        name=recipe.name,
+        lock=stage.lock,
+        teacher=teaching.source if teaching else None,
+        start=_start(stage),
+        vocabulary=_planned(teaching.vocabulary) if teaching else None,
+        languages=_shares(made),
+        teacher_room=room,
+        **_fields(batches),
+        parameters=parameters,
+        checkpoint_bytes=_checkpoint_bytes(recipe, parameters),
+        deepspeed=ds_config(recipe, batches),
+        launch=["python", *launch_command(processes, str(stage.run.path), resume=False)],
+        outside=sorted(_outside(json.loads(resolved_json(recipe)), stage.file.resolve().parent)),
+        notices=_notices(teaching, ledger),
+    )
+
+
+def training_rows(
+    recipe: Recipe, examples: list[Example], student: Encoder, teaching: Teaching | None, room: int | None, ledger: Ledger
+) -> TrainingRows:
+    """The token ids of every training row, and their order."""
+    side = None
+    if teaching is not None:
+        demonstration = recipe.verbalizer.demonstration
+        demonstrator = Demonstrator(demonstration, examples, ledger)
+        terms = demonstration.terms if demonstration.source != "none" else []
+        side = TeacherSide(teaching.encoder, demonstrator, terms, room or 10**9, teaching.vocabulary.size, ledger)
+    return mixed(recipe, RowMaker(recipe.data, student, ledger, side).rows(examples))
+
+
+def teaching_of(plan: Plan) -> Teaching | None:
+    """The teacher's side of a written plan, for the training processes."""
+    if plan.teacher is None or plan.vocabulary is None:
+        return None
+    vocabulary = SharedVocabulary(plan.vocabulary.size, plan.vocabulary.reason)
+    return Teaching(plan.teacher, encoder_of(plan.teacher, who="teacher"), vocabulary, None)
+
+
+def student_config(stage: Stage, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    """The configuration of a stage's student, whether it is trained yet or not."""
+    student = stage.recipe.student
+    if stage.start is not None:
+        return student_config(stage.start, tokenizer)
+    if isinstance(student, ScratchStudent):
+        return architecture_config(student.architecture, vocabulary_size=len(tokenizer))
+    assert isinstance(student, PretrainedStudent), "a student from a recipe has a stage that it starts from"
+    return config_of(given(student, "fp32"), who="student")
+
+
+def _student_config(stage: Stage) -> PreTrainedConfig:
+    return student_config(stage, load_tokenizer(str(stage.run.tokenizer)))
+
+
+def _student_tokenizer(stage: Stage, examples: list[Example]) -> PreTrainedTokenizerBase:
+    """The student's tokenizer with its chat template resolved."""
+    student = stage.recipe.student
+    if stage.start is not None:
+        return load_tokenizer(str(stage.start.run.tokenizer))
+    if isinstance(student, PretrainedStudent):
+        return tokenizer_of(given(student, "fp32"), who="student")
+    assert isinstance(student, ScratchStudent), "a student from a recipe has a stage that it starts from"
+    template = student.chat_template
+    if isinstance(student.tokenizer, GivenTokenizer):
+        tokenizer = _given_tokenizer(stage, student.tokenizer)
+    else:
+        tokenizer = train_tokenizer(texts(examples), student.tokenizer.vocabulary_size)
+        template = template or "chatml"
+    resolve_template(tokenizer, template, who="student")
+    return tokenizer
+
+
+def _given_tokenizer(stage: Stage, setting: GivenTokenizer) -> PreTrainedTokenizerBase:
+    if setting.source != "teacher":
+        return load_tokenizer(setting.source, setting.revision)
+    source = _teacher_source(stage)
+    assert source is not None, "the recipe's checks refuse a tokenizer from a teacher that is not named"
+    return tokenizer_of(source, who="teacher")
+
+
+def _teacher_source(stage: Stage) -> ModelSource | None:
+    teacher = stage.recipe.teacher
+    if stage.teacher is not None and teacher is not None:
+        return trained(stage.teacher.run, teacher.dtype)
+    return given(teacher, teacher.dtype) if isinstance(teacher, TeacherModel) else None
+
+
+def _teaching(stage: Stage, student: Encoder, config: PreTrainedConfig) -> Teaching | None:
+    """The teacher, where a signal asks it."""
+    signals = stage.recipe.signals
+    source = _teacher_source(stage)
+    if source is None or not (signals.off_policy.weight or signals.on_policy.weight):
+        return None
+    encoder = encoder_of(source, who="teacher")
+    teacher_config = student_config(stage.teacher, encoder.tokenizer) if stage.teacher else config_of(source, who="teacher")
+    mapping = stage.recipe.verbalizer.vocabulary.mapping
+    vocabulary = decide(
+        _speaker("student", student, config), _speaker(source.path, encoder, teacher_config), mapping
+    )
+    return Teaching(source, encoder, vocabulary, context_of(teacher_config))
+
+
+def _speaker(name: str, encoder: Encoder, config: PreTrainedConfig) -> Speaker:
+    return Speaker(name, encoder.tokenizer.get_vocab(), config.vocab_size, encoder.end_of_turn_id)
+
+
+def _start(stage: Stage) -> ModelSource | None:
+    if stage.start is not None:
+        return trained(stage.start.run, "fp32")
+    student = stage.recipe.student
+    return given(student, "fp32") if isinstance(student, PretrainedStudent) else None
+
+
+
+def _teacher_room(recipe: Recipe, teaching: Teaching | None) -> int | None:
+    """Longest teacher prompt in tokens; None where nothing limits it."""
+    if teaching is None:
+        return None
+    if recipe.verbalizer.demonstration.max_tokens is not None:
+        return recipe.verbalizer.demonstration.max_tokens
+    return None if teaching.context is None else teaching.context - recipe.rollouts.max_new_tokens
+
+
+def _check_contexts(recipe: Recipe, rows: list[Row], context: int | None, teaching: Teaching | None) -> None:
+    """Every input that will be read fits into the model that reads it."""
+    samples = recipe.rollouts.max_new_tokens if recipe.signals.sequence.weight or recipe.signals.on_policy.weight else 0
+    longest = max(rows, key=lambda row: len(row.prompt) + max(len(row.response), samples))
+    needed = len(longest.prompt) + max(len(longest.response), samples)
+    if context is not None and needed > context:
+        raise RecipeError(
+            f"student: its context is {context:,} tokens and row {longest.index + 1:,} of the training data needs {needed:,} "
+            f"(prompt {len(longest.prompt):,}, response {len(longest.response):,}, rollouts.max_new_tokens {samples:,}). "
+            "Lower data.max_length with data.on_too_long: skip, or rollouts.max_new_tokens, or choose a longer context."
+        )
+    if teaching is None or teaching.context is None:
+        return
+    for row in rows:
+        needed = max(len(p) for p in row.teacher_prompts.values()) + max(len(row.response), samples)
+        if needed > teaching.context:
+            raise RecipeError(
+                f"teacher: its context is {teaching.context:,} tokens and row {row.index + 1:,} of the training data needs "
+                f"{needed:,}. Lower data.max_length with data.on_too_long: skip, or verbalizer.demonstration.max_tokens."
+            )
+
+
+def _shares(made: TrainingRows) -> dict[str, LanguageShare]:
+    rows: Counter[str] = Counter(row.language for row in made.rows)
+    tokens: Counter[str] = Counter()
+    for row in made.rows:
+        tokens[row.language] += len(row.prompt) + len(row.response)
+    drawn: Counter[str] = Counter()
+    for (language, _), quota in made.mixture.quotas.items():
+        drawn[language] += quota
+    return {
+        code: LanguageShare(rows=rows[code], tokens=tokens[code], rows_per_epoch=drawn[code]) for code in sorted(rows)
+    }
+
+
+def _checkpoint_bytes(recipe: Recipe, parameters: int) -> int:
+    """Weights, master weights where they differ, moments, and a refreshed reference."""
+    weights = BYTES_FP32 if recipe.training.precision == "fp32" else BYTES_BF16 + BYTES_FP32
+    refreshed = isinstance(recipe.signals.sequence.reference, RefreshedReference) and recipe.signals.sequence.weight > 0
+    return parameters * (weights + BYTES_MOMENTS + (BYTES_FP32 if refreshed else 0))
+
+
+def _planned(vocabulary: SharedVocabulary) -> PlannedVocabulary:
+    return PlannedVocabulary(mapping="shared", size=vocabulary.size, reason=vocabulary.reason)
+
+
+def _fields(batches: Arithmetic) -> dict[str, Any]:
+    return batches._asdict()
+
+
+def _outside(value: Any, folder: Path) -> Iterator[str]:
+    """Paths of the recipe that do not lie in its own folder."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _outside(item, folder)
+    elif isinstance(value, str) and value.startswith("/") and not Path(value).is_relative_to(folder):
+        yield value
+
+
+def _notices(teaching: Teaching | None, ledger: Ledger) -> list[str]:
+    return [*([teaching.vocabulary.reason] if teaching else []), *ledger.lines()]

@@ -1,0 +1,77 @@
+"""Which runs a recipe needs, in order: teachers and cold starts may themselves be recipes.
+
+As in make, a stage that is there already is reused; but by the hash of all it depends on, not by its date. A stage that
+is built for another one lies in `<output>/<name>-<hash>`, so that changing a setting never overwrites what another
+recipe still uses.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dudi_kit.errors import RecipeError
+from dudi_kit.plan.fingerprint import digest, parts
+from dudi_kit.plan.layout import RunDir
+from dudi_kit.recipe.derive import cold_start_recipe
+from dudi_kit.recipe.load import load_recipe
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.models import RecipeStudent, TeacherRecipe
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run, with the stages that must be complete before it."""
+
+    recipe: Recipe
+    file: Path
+    """The recipe file that it comes from."""
+
+    run: RunDir
+    depends_on: dict[str, Any]
+    """All that its result depends on (`fingerprint.parts`)."""
+
+    lock: str
+    """Hash of `depends_on`."""
+
+    teacher: "Stage | None"
+    start: "Stage | None"
+    """The stage whose student this one starts from: a cold start, or another recipe's student."""
+
+    def in_order(self) -> Iterator["Stage"]:
+        """Every stage below this one, then itself; each once."""
+        seen: set[str] = set()
+        for needed in (self.teacher, self.start):
+            for stage in needed.in_order() if needed else ():
+                if stage.lock not in seen:
+                    seen.add(stage.lock)
+                    yield stage
+        yield self
+
+
+def build_chain(recipe: Recipe, file: Path, output: Path) -> Stage:
+    """The stage of a recipe with all that it needs. output: folder in which the run directories lie."""
+    return _stage(recipe, file, output, above=(file.resolve(),), main=True)
+
+
+def _stage(recipe: Recipe, file: Path, output: Path, *, above: tuple[Path, ...], main: bool) -> Stage:
+    teacher = start = None
+    if isinstance(recipe.teacher, TeacherRecipe):
+        teacher = _other(recipe.teacher.recipe, output, above)
+    if recipe.student.cold_start is not None:
+        start = _stage(cold_start_recipe(recipe), file, output, above=above, main=False)
+    elif isinstance(recipe.student, RecipeStudent):
+        start = _other(recipe.student.recipe, output, above)
+    dependencies = {role: stage.lock for role, stage in (("teacher", teacher), ("start", start)) if stage}
+    depends_on = parts(recipe, dependencies)
+    lock = digest(depends_on)
+    folder = recipe.name if main else f"{recipe.name}-{lock[:8]}"
+    return Stage(recipe, file, RunDir(output / folder), depends_on, lock, teacher, start)
+
+
+def _other(path: str, output: Path, above: tuple[Path, ...]) -> Stage:
+    file = Path(path).resolve()
+    if file in above:
+        names = " → ".join(p.name for p in (*above, file))
+        raise RecipeError(f"recipes need each other in a circle: {names}. A teacher or a start must end in a model.")
+    return _stage(load_recipe(file).recipe, file, output, above=(*above, file), main=False)

@@ -1,0 +1,123 @@
+"""What a result depends on, as hashes: two recipes with the same lock hash train the same student.
+
+Paths are replaced by the content they lead to, so that a moved folder keeps its hash and an edited file changes it.
+Settings that change what is watched but not what is learned (held-out data, tasks, checkpoints, logging) are left out.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from dudi_kit import __version__
+from dudi_kit.recipe.publish import resolved_json
+from dudi_kit.recipe.schema import Recipe
+
+WATCHING = (
+    ("version",),
+    ("name",),
+    ("description",),
+    ("output",),
+    ("evaluation",),
+    ("data", "held_out"),
+    ("training", "checkpoint_every"),
+    ("training", "keep_checkpoints"),
+    ("training", "log_every"),
+)
+"""Paths of the recipe that do not change what is learned."""
+
+REPLACED = (("student", "cold_start"), ("teacher", "recipe"), ("student", "recipe"))
+"""Paths that a dependency's own hash stands for."""
+
+WHOLE = 64 << 20
+"""Files up to this many bytes are hashed whole; larger ones by size, first and last MiB (weights of tens of GB)."""
+
+PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "tokenizers", "bitsandbytes", "peft", "datasets", "numpy")
+
+
+def parts(recipe: Recipe, dependencies: Mapping[str, str]) -> dict[str, Any]:
+    """All that the result depends on: settings, content hashes and the hashes of the stages that are built first."""
+    settings = json.loads(resolved_json(recipe))
+    for path in (*WATCHING, *REPLACED):
+        _drop(settings, path)
+    return {
+        "dudi_kit": __version__,
+        "settings": _with_contents(settings, []),
+        "dependencies": dict(sorted(dependencies.items())),
+    }
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON value, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def package_versions() -> dict[str, str | None]:
+    """Version of each package that the numbers may depend on."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _drop(settings: dict[str, Any], path: tuple[str, ...]) -> None:
+    *parents, last = path
+    for key in parents:
+        settings = settings.get(key) or {}
+    settings.pop(last, None)
+
+
+def _with_contents(value: Any, languages: list[str]) -> Any:
+    """The same value, each path replaced by the hash of what it leads to. languages: what `{language}` stands for."""
+    if isinstance(value, dict):
+        inner = value.get("languages") or languages
+        named = {key: _with_contents(item, inner) for key, item in value.items()}
+        return named | ({"corpus": folder_hash(_corpus())} if "builtin" in value else {})
+    if isinstance(value, list):
+        return [_with_contents(item, languages) for item in value]
+    if isinstance(value, str) and value.startswith("/"):
+        files = [Path(value.replace("{language}", language)) for language in languages or [""]] if "{language}" in value else [Path(value)]
+        return [content_hash(file) for file in files]
+    return value
+
+
+def content_hash(path: Path) -> str:
+    """Hash of a file or of a folder's files; `missing` where there is none (loading it will say so)."""
+    if path.is_dir():
+        return folder_hash(path)
+    return file_hash(path) if path.is_file() else "missing"
+
+
+def folder_hash(folder: Path) -> str:
+    """Hash over the names and contents of a folder's own files (a model folder's weights, config and tokenizer)."""
+    return digest({file.name: file_hash(file) for file in sorted(folder.iterdir()) if file.is_file()})
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, or of its size and both ends where it is large."""
+    size = path.stat().st_size
+    sha = hashlib.sha256(f"{size}:".encode())
+    for chunk in _chunks(path, size):
+        sha.update(chunk)
+    return sha.hexdigest()
+
+
+def _chunks(path: Path, size: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        if size <= WHOLE:
+            while chunk := file.read(1 << 20):
+                yield chunk
+            return
+        yield file.read(1 << 20)
+        file.seek(-(1 << 20), 2)
+        yield file.read()
+
+
+def _corpus() -> Path:
+    return Path(str(resources.files("dudi_kit.data").joinpath("corpus")))

@@ -1,0 +1,126 @@
+"""The run directory: what lies where, and how a file comes into being there.
+
+Everything that a run writes goes through these names. A file that others rely on appears whole or not at all: it is
+written beside its place, flushed to disk, and renamed.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dudi_kit.errors import EnvironmentLack
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths below one run directory."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe file as its author wrote it."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        """The recipe with parents, overrides and defaults filled in."""
+        return self.path / "recipe.resolved.json"
+
+    @property
+    def lock(self) -> Path:
+        """Hashes of all that the result depends on."""
+        return self.path / "lock.json"
+
+    @property
+    def plan(self) -> Path:
+        """What was decided before the run."""
+        return self.path / "plan.json"
+
+    @property
+    def ds_config(self) -> Path:
+        """DeepSpeed's configuration, as compiled from the recipe."""
+        return self.path / "ds_config.json"
+
+    @property
+    def environment(self) -> Path:
+        """Machine and package versions."""
+        return self.path / "env.json"
+
+    @property
+    def ledger(self) -> Path:
+        """What was dropped, cut or filtered, by language."""
+        return self.path / "ledger.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The student's tokenizer with its chat template resolved."""
+        return self.path / "tokenizer"
+
+    @property
+    def logs(self) -> Path:
+        """A log for each process."""
+        return self.path / "logs"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line for each logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folders `step-N`."""
+        return self.path / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        """The trained student as a transformers folder. It is there exactly when training is complete."""
+        return self.path / "final"
+
+    @property
+    def evaluation(self) -> Path:
+        """Scores and answers."""
+        return self.path / "evaluation"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    def complete(self) -> bool:
+        """Training has finished."""
+        return self.final.is_dir()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise EnvironmentLack(f"can't write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all; keys keep their order."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def require_space(folder: Path, needed: int, purpose: str) -> None:
+    """Refuse to begin what the disk can't hold. needed: bytes."""
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise EnvironmentLack(
+            f"no space for {purpose}: {folder} has {free / 1e9:,.2f} GB free and {needed / 1e9:,.2f} GB are needed. "
+            "Free some, write elsewhere with --output, or keep fewer with training.keep_checkpoints."
+        )

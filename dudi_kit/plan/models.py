@@ -1,0 +1,63 @@
+"""Tokenizers and shapes of the models, found without loading a weight."""
+
+from pathlib import Path
+
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
+
+from dudi_kit.data.chat import resolve_template
+from dudi_kit.data.encode import Encoder
+from dudi_kit.data.tokenizers import load_tokenizer
+from dudi_kit.errors import ModelError
+from dudi_kit.plan.layout import RunDir
+from dudi_kit.plan.schema import ModelSource
+from dudi_kit.recipe.schema.models import Dtype, Pretrained
+
+
+def given(model: Pretrained, dtype: Dtype) -> ModelSource:
+    """Where a model that the recipe names comes from."""
+    return ModelSource(
+        path=model.model,
+        dtype=dtype,
+        revision=model.revision,
+        gguf_file=model.gguf_file,
+        tokenizer=model.tokenizer,
+        chat_template=model.chat_template,
+    )
+
+
+def trained(run: RunDir, dtype: Dtype) -> ModelSource:
+    """A model that a run of ours trained, or will have trained."""
+    return ModelSource(path=str(run.final), dtype=dtype, tokenizer=str(run.tokenizer))
+
+
+def tokenizer_of(source: ModelSource, *, who: str) -> PreTrainedTokenizerBase:
+    """The tokenizer with its chat template resolved."""
+    elsewhere = source.tokenizer is not None
+    tokenizer = load_tokenizer(
+        source.tokenizer or source.path,
+        None if elsewhere else source.revision,
+        None if elsewhere else source.gguf_file,
+    )
+    resolve_template(tokenizer, source.chat_template, who=who)
+    return tokenizer
+
+
+def encoder_of(source: ModelSource, *, who: str) -> Encoder:
+    """How the model's prompts and responses are written."""
+    return Encoder(tokenizer_of(source, who=who), who=who)
+
+
+def config_of(source: ModelSource, *, who: str) -> PreTrainedConfig:
+    """The text model's configuration."""
+    options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    try:
+        config = AutoConfig.from_pretrained(source.path, revision=source.revision, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError) as error:
+        where = "folder" if Path(source.path).is_absolute() else "hub model"
+        raise ModelError(f"{who}.model: can't read the configuration of {where} {source.path}: {error}") from error
+    return config.get_text_config()
+
+
+def context_of(config: PreTrainedConfig) -> int | None:
+    """Longest input in tokens, where the configuration says it."""
+    return getattr(config, "max_position_embeddings", None)

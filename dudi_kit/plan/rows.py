@@ -1,0 +1,142 @@
+"""Rows as the step takes them: the prompts of student and teacher and the reference response, as token ids.
+
+Tokens are made once, before the first step; the step only pads and joins them.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from dudi_kit.data.encode import Encoder
+from dudi_kit.data.example import Example
+from dudi_kit.data.ledger import Ledger
+from dudi_kit.data.mixing import Mixture
+from dudi_kit.errors import DataError, VocabularyMismatch
+from dudi_kit.data.load import load_examples
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.data import Data
+from dudi_kit.recipe.schema.verbalizer import Term
+from dudi_kit.verbalizer.demonstration import Demonstrator
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One training row."""
+
+    index: int
+    """Its number among the training rows; rollouts are seeded by it."""
+
+    language: str
+    dataset: str
+    prompt: list[int]
+    """x in the student's chat template, as token ids."""
+
+    response: list[int]
+    """y with its end of turn, unless it was cut."""
+
+    teacher_prompts: dict[Term, list[int]]
+    """What the teacher reads before y (`off_policy`) and before ỹ (`on_policy`), in the teacher's own chat template."""
+
+
+@dataclass
+class RowMaker:
+    """Turns examples into rows; counts what it leaves out."""
+
+    data: Data
+    student: Encoder
+    ledger: Ledger
+    teacher: "TeacherSide | None" = None
+
+    def rows(self, examples: Sequence[Example]) -> list[Row]:
+        """The rows of all examples that fit."""
+        made = (self._row(i, example) for i, example in enumerate(examples))
+        return [row for row in made if row is not None]
+
+    def _row(self, index: int, example: Example) -> Row | None:
+        encoded = self.student.encode(
+            example, max_length=self.data.max_length, on_too_long=self.data.on_too_long, ledger=self.ledger
+        )
+        if encoded is None:
+            return None
+        prompts = self.teacher.prompts(example) if self.teacher else {}
+        if self.teacher:
+            self.teacher.check_pieces(encoded.response_ids, example)
+        return Row(index, example.language, example.origin.dataset, encoded.prompt_ids, encoded.response_ids, prompts)
+
+
+@dataclass
+class TeacherSide:
+    """What is needed to make the teacher's prompts."""
+
+    encoder: Encoder
+    demonstrator: Demonstrator
+    terms: Sequence[Term]
+    """Signals whose teacher reads the demonstration."""
+
+    room: int
+    """Longest teacher prompt in tokens: its context less the longest response."""
+
+    pieces: int
+    """Size of the shared vocabulary."""
+
+    ledger: Ledger
+
+    def prompts(self, example: Example) -> dict[Term, list[int]]:
+        """The teacher's prompt for each term."""
+        bare = self.encoder.prompt_ids(example.prompt)
+        shown = self._demonstrated(example, bare) if self.terms else bare
+        return {term: shown if term in self.terms else bare for term in ("off_policy", "on_policy")}
+
+    def _demonstrated(self, example: Example, bare: list[int]) -> list[int]:
+        turns = self.demonstrator.turns(example)
+        if turns == example.prompt:
+            return bare
+        shown = self.encoder.prompt_ids(turns)
+        if len(shown) <= self.room:
+            return shown
+        self.ledger.count("taught without a demonstration: longer than the teacher's room", example.language, str(example.origin))
+        return bare
+
+    def check_pieces(self, response: list[int], example: Example) -> None:
+        """Refuse a response with a piece that the teacher lacks."""
+        if alien := [i for i in response if i >= self.pieces]:
+            raise VocabularyMismatch(
+                f"{example.origin}: the response has piece {alien[0]:,}, which only the student has (the shared vocabulary "
+                f"ends at {self.pieces:,}). Leave the row out, or choose a teacher with the student's tokenizer."
+            )
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """What is trained on, and in which order."""
+
+    rows: list[Row]
+    mixture: Mixture
+    """Over positions in `rows`."""
+
+
+def mixed(recipe: Recipe, rows: list[Row]) -> TrainingRows:
+    """The rows in the order that the recipe's weights, temperature and seed give."""
+    if not rows:
+        raise DataError("data.train: no row is left to train on. The ledger above says what was left out, and why.")
+    weights = {name: dataset.weight for name, dataset in recipe.data.train.items()}
+    groups = [(row.language, row.dataset) for row in rows]
+    return TrainingRows(rows, Mixture(groups, weights, recipe.data.language_temperature, recipe.training.seed))
+
+
+def training_examples(recipe: Recipe, ledger: Ledger) -> list[Example]:
+    """Every training row; those of a dataset with `demonstrate: true` read as a teacher would read them."""
+    data = recipe.data
+    read = [load_examples(name, dataset, on_bad_row=data.on_bad_row, ledger=ledger) for name, dataset in data.train.items()]
+    examples = [example for dataset in read for example in dataset]
+    demonstrator = Demonstrator(recipe.verbalizer.demonstration, examples, ledger)
+    shown = {name for name, dataset in data.train.items() if dataset.demonstrate}
+    return [replace(e, prompt=demonstrator.turns(e)) if e.origin.dataset in shown else e for e in examples]
+
+
+def texts(examples: Iterable[Example]) -> Iterable[str]:
+    """All text of the examples, English versions included: what a new tokenizer is trained on."""
+    for example in examples:
+        yield from (turn.content for turn in example.prompt)
+        yield example.response
+        if example.english:
+            yield from (example.english.prompt, example.english.response)

@@ -1,0 +1,123 @@
+"""Rules about `teacher` and `student`."""
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from dudi_kit.recipe.checks.complaint import HUB_NAME, Complaint, Rule
+from dudi_kit.recipe.derive import COLD_START_SUFFIX, tokenizer_is_teachers
+from dudi_kit.recipe.diagnostics import Path, listed, nearest
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.models import GivenTokenizer, Pretrained, ScratchStudent
+
+MOVING = frozenset({"main", "master", "HEAD"})
+CHAT_TEMPLATES = ("chatml", "plain")
+LONGEST_NAME = 100
+
+
+def token_signals_need_a_teacher(recipe: Recipe) -> Iterator[Complaint]:
+    """The divergence is one from the teacher."""
+    weights = {name: getattr(recipe.signals, name).weight for name in ("off_policy", "on_policy")}
+    active = [f"signals.{name}" for name, weight in weights.items() if weight > 0]
+    if recipe.teacher is None and active:
+        message = f"{listed(active).replace(' or ', ' and ')} compare with a teacher, and there is none"
+        hint = f"add 'teacher: {{model: …}}', or set the weight to 0: {', '.join(f'{name}.weight' for name in active)}"
+        needs = tuple(("signals", name, "weight") for name in weights)
+        yield Complaint(("teacher",), "needs-teacher", message, hint, needs)
+
+
+def given_tokenizer_needs_its_teacher(recipe: Recipe) -> Iterator[Complaint]:
+    """`from: teacher`."""
+    if recipe.teacher is None and tokenizer_is_teachers(recipe.student):
+        path = ("student", "tokenizer", "from")
+        yield Complaint(path, "needs-teacher", "there is no teacher", "add one, or name a tokenizer", (("teacher",),))
+
+
+def models_are_named_and_pinned(recipe: Recipe) -> Iterator[Complaint]:
+    """What is no folder must be a hub name; a hub name without a revision moves under the recipe's feet."""
+    for role in ("teacher", "student"):
+        model = getattr(recipe, role)
+        if isinstance(model, Pretrained):
+            yield from _model((role, "model"), model.model, model.revision)
+            if model.tokenizer is not None:
+                yield from _hub_name((role, "tokenizer"), model.tokenizer)
+    tokenizer = getattr(recipe.student, "tokenizer", None)
+    if isinstance(tokenizer, GivenTokenizer) and tokenizer.source != "teacher":
+        yield from _model(("student", "tokenizer", "from"), tokenizer.source, tokenizer.revision)
+
+
+def _model(path: Path, name: str, revision: str | None) -> Iterator[Complaint]:
+    yield from _hub_name(path, name)
+    if PurePath(name).is_absolute() or not re.fullmatch(HUB_NAME, name):
+        return
+    pin = (*path[:-1], "revision")
+    if revision is None:
+        message = f"{name!r} has no revision: what the hub calls by this name may change"
+        yield Complaint(path, "unpinned", message, "add 'revision: <commit>'", (pin,), severity="warning")
+    elif revision in MOVING:
+        message = f"{revision!r} is a branch, which moves"
+        yield Complaint(pin, "unpinned", message, "name a commit or a tag", severity="warning")
+
+
+def _hub_name(path: Path, name: str) -> Iterator[Complaint]:
+    if not PurePath(name).is_absolute() and not re.fullmatch(HUB_NAME, name):
+        message = f"{name!r} is neither a folder beside the recipe nor a hub name (owner/name)"
+        yield Complaint(path, "bad-model-name", message, "a path begins with './', '../' or '/'")
+
+
+def chat_templates_exist(recipe: Recipe) -> Iterator[Complaint]:
+    """A name that we know, or a Jinja file."""
+    for role in ("teacher", "student"):
+        template = getattr(getattr(recipe, role), "chat_template", None)
+        if template is not None and template not in CHAT_TEMPLATES and not template.endswith(".jinja"):
+            near = nearest(template, CHAT_TEMPLATES)
+            hint = f"did you mean {near!r}?" if near else ""
+            message = f"'chatml', 'plain' or a file that ends in .jinja expected, got {template!r}"
+            yield Complaint((role, "chat_template"), "bad-choice", message, hint)
+
+
+def heads_divide_the_width(recipe: Recipe) -> Iterator[Complaint]:
+    """Each head has the same, even number of dimensions, and shares keys with as many others."""
+    if not isinstance(recipe.student, ScratchStudent):
+        return
+    shape, path = recipe.student.architecture, ("student", "architecture")
+    width, heads, kv_heads = shape.hidden_size, shape.heads, shape.kv_heads
+    if width % heads or (width // heads) % 2:
+        message = f"hidden_size {width} is not an even multiple of {heads} heads"
+        hint = f"{math.ceil(width / (2 * heads)) * 2 * heads} would be"
+        yield Complaint((*path, "hidden_size"), "not-divisible", message, hint, ((*path, "heads"),))
+    if kv_heads is not None and heads % kv_heads:
+        message = f"{heads} heads can't share {kv_heads} key-value heads evenly"
+        hint = f"a divisor of {heads} can: {', '.join(str(n) for n in range(1, min(heads, 64) + 1) if heads % n == 0)}"
+        yield Complaint((*path, "kv_heads"), "not-divisible", message, hint, ((*path, "heads"),))
+
+
+def context_holds_the_longest_row(recipe: Recipe) -> Iterator[Complaint]:
+    """A student from scratch is built for `context` tokens."""
+    if isinstance(recipe.student, ScratchStudent) and recipe.student.architecture.context < recipe.data.max_length:
+        path = ("student", "architecture", "context")
+        message = (
+            f"rows may have {recipe.data.max_length} tokens, the student reads {recipe.student.architecture.context}"
+        )
+        hint = "raise student.architecture.context or lower data.max_length"
+        yield Complaint(path, "too-long", message, hint, (("data", "max_length"),))
+
+
+def name_leaves_room_for_the_cold_start(recipe: Recipe) -> Iterator[Complaint]:
+    """The cold start is a run of its own, with a longer name."""
+    room = LONGEST_NAME - len(COLD_START_SUFFIX)
+    if recipe.student.cold_start is not None and len(recipe.name) > room:
+        message = f"the cold start's run is called '…{COLD_START_SUFFIX}', which leaves {room} characters"
+        yield Complaint(("name",), "bad-name", message, "shorten it", (("student", "cold_start"),))
+
+
+RULES: tuple[Rule, ...] = (
+    token_signals_need_a_teacher,
+    given_tokenizer_needs_its_teacher,
+    models_are_named_and_pinned,
+    chat_templates_exist,
+    heads_divide_the_width,
+    context_holds_the_longest_row,
+    name_leaves_room_for_the_cold_start,
+)

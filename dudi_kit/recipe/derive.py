@@ -1,0 +1,64 @@
+"""Recipes that follow from a recipe."""
+
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.evaluation import Evaluation
+from dudi_kit.recipe.schema.models import GivenTokenizer, ScratchStudent, Student
+from dudi_kit.recipe.schema.signals import LikelihoodSignal, SequenceSignal, Signals, TokenSignal
+from dudi_kit.recipe.schema.training import Rollouts, Training
+from dudi_kit.recipe.schema.verbalizer import Verbalizer
+
+COLD_START_SUFFIX = ".cold-start"
+
+SFT_ALONE = Signals(
+    sequence=SequenceSignal(weight=0),
+    off_policy=TokenSignal(weight=0),
+    on_policy=TokenSignal(weight=0),
+    sft=LikelihoodSignal(weight=1),
+    dft=LikelihoodSignal(weight=0),
+)
+
+
+def cold_start_recipe(recipe: Recipe) -> Recipe:
+    """The inline `student.cold_start` as a recipe of its own: plain SFT on the same data.
+
+    It holds nothing that it does not use, so that a change of, say, the divergence leaves its hash alone and the cold
+    start is reused. A recipe without `student.cold_start` has none: ValueError.
+    """
+    if recipe.student.cold_start is None:
+        raise ValueError(f"recipe {recipe.name!r} has no student.cold_start")
+    return recipe.model_copy(
+        update={
+            "name": recipe.name + COLD_START_SUFFIX,
+            "description": None,
+            "teacher": recipe.teacher if tokenizer_is_teachers(recipe.student) else None,
+            "student": recipe.student.model_copy(update={"cold_start": None}),
+            "signals": SFT_ALONE,
+            "verbalizer": recipe.verbalizer if _shows_demonstrations(recipe) else Verbalizer(),
+            "rollouts": Rollouts(),
+            "training": _cold_training(recipe),
+            "evaluation": Evaluation(tasks={}, models=[], batch_size=recipe.evaluation.batch_size),
+        }
+    )
+
+
+def tokenizer_is_teachers(student: Student) -> bool:
+    """Whether the student takes its tokenizer from the teacher."""
+    return (
+        isinstance(student, ScratchStudent)
+        and isinstance(student.tokenizer, GivenTokenizer)
+        and student.tokenizer.source == "teacher"
+    )
+
+
+def _shows_demonstrations(recipe: Recipe) -> bool:
+    """Whether some row's own prompt gets a demonstration; only then the verbalizer matters to plain SFT."""
+    return any(dataset.demonstrate for dataset in (*recipe.data.train.values(), *recipe.data.held_out.values()))
+
+
+def _cold_training(recipe: Recipe) -> Training:
+    cold = recipe.student.cold_start
+    assert cold is not None
+    changes = {"learning_rate": cold.learning_rate, "schedule": cold.schedule}
+    given = {name: value for name, value in changes.items() if value is not None}
+    # The length is never that of `training`: neither given means one epoch.
+    return recipe.training.model_copy(update={"epochs": cold.epochs, "steps": cold.steps, **given})

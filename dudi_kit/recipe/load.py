@@ -1,0 +1,125 @@
+"""A YAML file in, a checked recipe out, or all that is wrong with it at once.
+
+Text → tree with places (`yaml_nodes`) → merged with parents and overrides (`compose`) → paths made absolute (`paths`) →
+validated by the schema, its errors put into sentences (`sentences`) → rules that span fields (`checks`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from dudi_kit.recipe.checks import check
+from dudi_kit.recipe.compose import Overrides, compose
+from dudi_kit.recipe.diagnostics import Finding, InvalidRecipeError, Path, Problem, errors, shown, sort
+from dudi_kit.recipe.heal import heal
+from dudi_kit.recipe.paths import make_paths_absolute
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.sentences import problems
+from dudi_kit.recipe.yaml_nodes import Node
+
+LANGUAGE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A valid recipe, and where it came from."""
+
+    recipe: Recipe
+    path: FilePath
+    """The file, absolute."""
+
+    folder: FilePath
+    """The folder that it lies in, absolute."""
+
+    values: dict[str, Any]
+    """What was written, parents and overrides merged, paths made absolute, defaults not filled in."""
+
+    files: tuple[FilePath, ...]
+    """This file and the parents that it extends, absolute."""
+
+    warnings: tuple[Finding, ...]
+    tree: Node
+    """The values with their places."""
+
+    def locate(self, problem: Problem) -> Finding:
+        """Put a problem that a later room found at its place in the recipe."""
+        return self.tree.locate(problem)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check_recipe` found: the recipe, unless one of the findings is an error."""
+
+    loaded: LoadedRecipe | None
+    findings: tuple[Finding, ...]
+
+
+def load_recipe(path: FilePath | str, overrides: Overrides = ()) -> LoadedRecipe:
+    """The recipe of a YAML file; raises InvalidRecipeError, a RecipeError, with every finding at once.
+
+    overrides: (dotted path, YAML text), such as ("training.seed", "1"); they are applied last, and null removes a key.
+    """
+    checked = check_recipe(path, overrides)
+    if checked.loaded is None:
+        raise InvalidRecipeError(checked.findings)
+    return checked.loaded
+
+
+def check_recipe(path: FilePath | str, overrides: Overrides = ()) -> Checked:
+    """As `load_recipe`, but the findings are returned, warnings too."""
+    path = FilePath(path)
+    try:
+        whole = compose(path, overrides)
+    except InvalidRecipeError as invalid:
+        return Checked(None, tuple(sort(invalid.findings)))
+    make_paths_absolute(whole.root)
+    values = whole.root.plain()
+    recipe, found = validate(values)
+    findings = [
+        *whole.findings,
+        *(whole.root.locate(problem) for problem in found if not _flawed(whole.root, problem.path)),
+    ]
+    findings = sort(findings)
+    if recipe is None or errors(findings):
+        return Checked(None, tuple(findings))
+    loaded = LoadedRecipe(
+        recipe=recipe,
+        path=path.absolute(),
+        folder=path.parent.resolve(),
+        values=values,
+        files=tuple(whole.files),
+        warnings=tuple(findings),
+        tree=whole.root,
+    )
+    return Checked(loaded, tuple(findings))
+
+
+def validate(values: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:
+    """Plain values against the schema and the rules that span fields, which run even where the schema complains."""
+    if (wrong_version := _version_problem(values)) is not None:
+        return None, [wrong_version]
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        found = problems(error, values)
+        healed = heal(values, error)
+        if healed is not None:
+            found += check(healed.recipe, healed.faulty | {problem.path for problem in found})
+        return None, found
+    return recipe, check(recipe)
+
+
+def _version_problem(values: dict[str, Any]) -> Problem | None:
+    """Checked first: a recipe of another version may mean something else by every key."""
+    version = values.get("version", LANGUAGE_VERSION)
+    if type(version) is int and version == LANGUAGE_VERSION:
+        return None
+    message = f"this dudi-kit reads recipes of version {LANGUAGE_VERSION}, got {shown(version)}"
+    hint = "a newer dudi-kit may read it" if type(version) is int and version > 1 else f"write {LANGUAGE_VERSION}"
+    return Problem(("version",), "version", message, hint)
+
+
+def _flawed(root: Node, path: Path) -> bool:
+    return any(node.flawed for node in root.trail(path))

@@ -1,0 +1,65 @@
+"""Relative paths in a recipe become absolute, each from the folder of the text that it was written in.
+
+After this, the other rooms see absolute paths only, and whatever is not absolute in a model's place is a hub name.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path as FilePath
+
+from dudi_kit.recipe.diagnostics import Path
+from dudi_kit.recipe.yaml_nodes import Node
+
+
+def _always(text: str, folder: FilePath) -> bool:
+    return True
+
+
+def _if_folder(text: str, folder: FilePath) -> bool:
+    """A model: `./…`, `../…`, `/…`, `~/…`, or a folder beside the text; else a hub name, or the word `teacher`."""
+    written_as_path = text.startswith(("./", "../", "/", "~/")) or text in (".", "..")
+    return written_as_path or (text != "teacher" and os.path.isdir(folder / text))
+
+
+def _if_jinja(text: str, folder: FilePath) -> bool:
+    return text.endswith(".jinja")
+
+
+DATASETS: tuple[Path, ...] = (("data", "train", "*"), ("data", "held_out", "*"), ("evaluation", "tasks", "*", "data"))
+
+PATH_FIELDS: tuple[tuple[Path, Callable[[str, FilePath], bool]], ...] = (
+    (("teacher", "recipe"), _always),
+    (("student", "recipe"), _always),
+    *(((*dataset, "path"), _always) for dataset in DATASETS),
+    *(((*dataset, "english", "path"), _always) for dataset in DATASETS),
+    (("verbalizer", "demonstration", "template"), _always),
+    (("verbalizer", "demonstration", "template", "*"), _always),
+    (("teacher", "model"), _if_folder),
+    (("teacher", "tokenizer"), _if_folder),
+    (("student", "model"), _if_folder),
+    (("student", "tokenizer"), _if_folder),
+    (("student", "tokenizer", "from"), _if_folder),
+    (("teacher", "chat_template"), _if_jinja),
+    (("student", "chat_template"), _if_jinja),
+)
+"""Every field that may hold a path, and when its text is one."""
+
+
+def make_paths_absolute(root: Node) -> None:
+    """Change the tree's path fields in place; texts of the command line are relative to where it is called."""
+    for pattern, is_path in PATH_FIELDS:
+        for node in _select(root, pattern):
+            if isinstance(node.value, str) and node.value:
+                folder = node.place.source.folder
+                if is_path(node.value, folder):
+                    node.value = os.path.normpath(folder / os.path.expanduser(node.value))
+
+
+def _select(node: Node, pattern: Path) -> Iterator[Node]:
+    if not pattern:
+        yield node
+    elif isinstance(node.value, dict):
+        first, *rest = pattern
+        for key, below in node.value.items():
+            if first in ("*", key):
+                yield from _select(below, tuple(rest))

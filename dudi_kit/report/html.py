@@ -1,0 +1,100 @@
+"""The report: one self-contained light page. Nothing is fetched or run, and text from outside is escaped."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from dudi_kit.evaluate.scores import BITS
+from dudi_kit.report.compare import compare, number
+from dudi_kit.report.facts import headline
+from dudi_kit.report.plots import language_curves, loss_curves, score_bars
+from dudi_kit.report.read import SUBJECTS, RunFiles, keys_at
+from dudi_kit.report.samples import Sample, pick_samples, shorten
+from dudi_kit.report.terminal import language_name
+
+TEMPLATES = Path(__file__).parent / "templates"
+LONGEST_FILE = 60_000
+"""Characters of a recipe or plan that the page shows."""
+
+
+def render(run: RunFiles) -> str:
+    """The whole page as a text."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "language_name": language_name, "shorten": shorten}
+    return environment.get_template("report.html").render(_context(run))
+
+
+def _context(run: RunFiles) -> dict[str, Any]:
+    comparisons = compare(run.scores)
+    samples = pick_samples(run.answers)
+    ledger = whole_ledger(run)
+    return {
+        "name": run.name,
+        "description": run.recipe.get("description"),
+        "facts": headline(run),
+        "notes": run.notes,
+        "subjects": SUBJECTS,
+        "tables": [(table, _svg(score_bars(table))) for table in comparisons if table.task != BITS],
+        "bits": [(table, _svg(score_bars(table))) for table in comparisons if table.task == BITS],
+        "curves": _svg(loss_curves(run.steps)),
+        "language_curves": _language_curves(run),
+        "ledger": ledger,
+        "ledger_languages": sorted({language for counts in ledger.values() for language in counts}),
+        "samples": _by_task(samples),
+        "answers": sum(len(rows) for rows in run.answers.values()),
+        "files": _files(run),
+        "environment": {key: _plain(value) for key, value in run.environment.items()},
+    }
+
+
+def whole_ledger(run: RunFiles) -> dict[str, dict[str, int]]:
+    """The run's ledger, and what each model's evaluation left out."""
+    ledger = dict(run.ledger)
+    for subject, scores in run.scores.items():
+        ledger |= {f"evaluation of {subject}: {event}": counts for event, counts in scores.left_out.items()}
+    return ledger
+
+
+def _language_curves(run: RunFiles) -> list[tuple[str, Markup]]:
+    drawn = [(signal, _svg(language_curves(run.steps, signal))) for signal in keys_at(run.steps, "signals")]
+    return [(signal.replace("_", " "), svg) for signal, svg in drawn if svg is not None]
+
+
+def _svg(text: str | None) -> Markup | None:
+    """Mark a picture of `plots` as safe: matplotlib escapes the texts in it."""
+    return None if text is None else Markup(text)  # noqa: S704
+
+
+def _by_task(samples: list[Sample]) -> dict[str, list[Sample]]:
+    tasks: dict[str, list[Sample]] = {}
+    for sample in samples:
+        tasks.setdefault(sample.task, []).append(sample)
+    return tasks
+
+
+def _files(run: RunFiles) -> list[tuple[str, str]]:
+    texts = [
+        ("recipe.yaml", run.recipe_text),
+        ("recipe.resolved.json (with every default)", _json(run.recipe)),
+        ("plan.json", _json(run.plan)),
+        ("lock.json (revisions and hashes)", _json(run.lock)),
+    ]
+    return [(title, shorten(text, LONGEST_FILE)) for title, text in texts if text]
+
+
+def _json(value: Mapping[str, Any]) -> str | None:
+    return json.dumps(value, indent=2, ensure_ascii=False) if value else None
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

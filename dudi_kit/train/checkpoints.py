@@ -1,0 +1,125 @@
+"""Checkpoints: whole or not there.
+
+A checkpoint is written beside its place as `.step-N.partial`, described by a manifest with the size and sha256 of every
+file, and renamed to `step-N`. So a kill at any moment leaves only complete ones under the final name, and a file that was
+damaged later is found and named before anything is loaded from it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dudi_kit.errors import EnvironmentLack
+from dudi_kit.plan.layout import RunDir, write_json
+
+MANIFEST = "manifest.json"
+
+
+class Checkpoint(NamedTuple):
+    """A complete checkpoint."""
+
+    path: Path
+    step: int
+    """Optimizer steps that were done."""
+
+
+def partial_folder(run: RunDir, step: int) -> Path:
+    """Where the processes write; made empty."""
+    folder = run.checkpoints / f".step-{step}.partial"
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    return folder
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what a full disk raises while state is written into an error that says so."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch's own writer reports a failed write as a RuntimeError with these words.
+        if isinstance(error, OSError) or "PytorchStreamWriter" in str(error) or "write" in str(error):
+            raise _cannot_write(folder, error) from error
+        raise
+
+
+def publish(run: RunDir, partial: Path, step: int, facts: dict[str, Any], keep: int) -> Checkpoint:
+    """Describe, flush and rename a written folder, then remove all but the newest `keep`. For one process only."""
+    final = run.checkpoints / f"step-{step}"
+    try:
+        files = {str(file.relative_to(partial)): _describe(file) for file in _files(partial)}
+        write_json(partial / MANIFEST, facts | {"step": step, "files": files})
+        shutil.rmtree(final, ignore_errors=True)
+        partial.replace(final)
+    except OSError as error:
+        raise _cannot_write(final, error) from error
+    for old in _by_age(run)[:-keep]:
+        shutil.rmtree(old)
+    return Checkpoint(final, step)
+
+
+def latest(run: RunDir) -> tuple[Checkpoint | None, list[str]]:
+    """The newest complete checkpoint, and why newer ones were passed over."""
+    skipped: list[str] = []
+    for folder in reversed(_by_age(run)):
+        fault = _fault(folder)
+        if fault is None:
+            return Checkpoint(folder, _step_of(folder)), skipped
+        skipped.append(f"{folder.name}: {fault}")
+    return None, skipped
+
+
+def facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What was written beside the weights: lock, processes, …"""
+    described: dict[str, Any] = json.loads((checkpoint.path / MANIFEST).read_text(encoding="utf-8"))
+    return described
+
+
+def _fault(folder: Path) -> str | None:
+    """What is wrong with a checkpoint folder, if anything."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError):
+        return f"{MANIFEST} is missing or damaged"
+    for name, described in files.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if _describe(file) != described:
+            return f"{name} is damaged: its size or sha256 differs from {MANIFEST}"
+    return None
+
+
+def _describe(file: Path) -> dict[str, Any]:
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        os.fsync(opened.fileno())
+    return {"bytes": file.stat().st_size, "sha256": digest}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _by_age(run: RunDir) -> list[Path]:
+    return sorted(run.checkpoints.glob("step-*"), key=_step_of) if run.checkpoints.is_dir() else []
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _cannot_write(path: Path, error: Exception) -> EnvironmentLack:
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    return EnvironmentLack(
+        f"can't write checkpoint {path}: {reason}. The checkpoints before it are whole; free some space "
+        "and go on with --resume."
+    )

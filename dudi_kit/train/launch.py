@@ -1,0 +1,48 @@
+"""Starts the training processes of one machine and waits for them."""
+
+import signal
+import subprocess
+import sys
+
+from dudi_kit.errors import DudiError, Exit, Interrupted, WorkerFailed
+from dudi_kit.plan.engine import launch_command
+from dudi_kit.plan.layout import RunDir
+
+
+class TrainingStopped(DudiError):
+    """A training process has already said on stderr why it ended."""
+
+    def __init__(self, text: str, code: Exit) -> None:
+        super().__init__(text)
+        self.exit_code = code
+
+
+def start_training(run: RunDir, processes: int, *, resume: bool) -> None:
+    """Train a planned run directory in processes of their own.
+
+    Raises an error with the exit code of the process that failed first; WorkerFailed where it died without a word.
+    """
+    for old in run.logs.glob("rank-*.log"):
+        old.unlink()
+    command = [sys.executable, *launch_command(processes, str(run.path), resume=resume)]
+    with subprocess.Popen(command) as process:  # noqa: S603 – our own module, no shell
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise Interrupted(f"stopped; go on with --resume ({run.path})") from None
+    if code:
+        raise _failure(run, code)
+
+
+def _failure(run: RunDir, code: int) -> DudiError:
+    said = [f"rank {log.stem.removeprefix('rank-')}: {log.read_text(encoding='utf-8').strip()}" for log in sorted(run.logs.glob("rank-*.log"))]
+    if said:
+        known = code if code in {int(exit_code) for exit_code in Exit} else Exit.ENVIRONMENT
+        return TrainingStopped("training stopped. " + "\n".join(said), Exit(known))
+    reason = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return WorkerFailed(
+        f"the training process {reason} without a word; its output is above. Out of memory shows as SIGKILL: lower "
+        f"training.micro_batch_size. Checkpoints are whole: go on with --resume ({run.path})."
+    )

@@ -1,0 +1,94 @@
+"""What the loop logs: every signal on its own, over all languages and by language.
+
+Sums and counts are gathered on the device and read out only when a line is written, so that logging does not make the
+step wait. A mean is Σ total / Σ count over all rows, ranks and steps since the last line.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dudi_kit.plan.layout import write_text
+from dudi_kit.signals.result import SignalResult, Sums
+
+
+class Window:
+    """Sums since the last logged line: name → [languages, 2], the columns being total and count."""
+
+    def __init__(self, languages: Sequence[str], device: torch.device) -> None:
+        self.languages = tuple(languages)
+        self.device = device
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, sums: Sums, languages: Sequence[str]) -> None:
+        """Add one quantity's rows. languages: of each row."""
+        row = torch.tensor([self.languages.index(code) for code in languages], device=self.device)
+        values = torch.stack([sums.total_B.detach(), sums.count_B], dim=-1).to(self.device, torch.float64)
+        table = self._sums.setdefault(name, torch.zeros(len(self.languages), 2, dtype=torch.float64, device=self.device))
+        table.index_add_(0, row, values)
+
+    def add_signal(self, name: str, result: SignalResult, languages: Sequence[str]) -> None:
+        """Add a signal's loss and metrics."""
+        self.add(name, result, languages)
+        for metric, sums in result.metrics.items():
+            self.add(f"{name}.{metric}", sums, languages)
+
+    def read_out(self) -> dict[str, Tensor]:
+        """The sums over all ranks, on the CPU; starts the next window. Every rank must call it."""
+        names = sorted(self._sums)
+        stacked = torch.stack([self._sums[name] for name in names])
+        if dist.is_initialized():
+            dist.all_reduce(stacked)
+        self._sums.clear()
+        return dict(zip(names, stacked.cpu(), strict=True))
+
+    def summary(self, sums: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Any]:
+        """The window as a line of metrics.jsonl: `loss` and each signal's mean, by language, with its metrics."""
+        signals = {name: self._signal(name, sums) | {"weight": weight} for name, weight in weights.items()}
+        line: dict[str, Any] = {"loss": sum(s["loss"] * s["weight"] for s in signals.values()), "signals": signals}
+        rollouts = {name.partition(".")[2]: self._means(table) for name, table in sums.items() if name.startswith("rollout.")}
+        return line | ({"rollouts": rollouts} if rollouts else {})
+
+    def _signal(self, name: str, sums: Mapping[str, Tensor]) -> dict[str, Any]:
+        means = self._means(sums[name])
+        prefix = f"{name}."
+        metrics = {key.removeprefix(prefix): self._means(table) for key, table in sums.items() if key.startswith(prefix)}
+        return {
+            "loss": means["all"],
+            "count": int(sums[name][:, 1].sum()),
+            "by_language": means["by_language"],
+            "metrics": metrics,
+        }
+
+    def _means(self, table: Tensor) -> dict[str, Any]:
+        total, count = table.sum(0).tolist()
+        by_language = {
+            code: (t / n) for code, (t, n) in zip(self.languages, table.tolist(), strict=True) if n > 0
+        }
+        return {"all": total / max(count, 1), "by_language": by_language}
+
+
+def append_line(path: Path, line: Mapping[str, Any]) -> None:
+    """Append one JSON line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def cut_after(path: Path, step: int) -> None:
+    """Drop the lines after `step`, and a last one that a kill cut short: a resumed run writes them again."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+    write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

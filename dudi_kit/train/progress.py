@@ -1,0 +1,51 @@
+"""What a person sees while training: a bar with rate and time left in a terminal, a line for each logged step elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from dudi_kit.console import out
+from dudi_kit.plan.schema import Plan
+from dudi_kit.train.loop import Progress as Report
+
+
+@contextmanager
+def training_progress(plan: Plan, *, show: bool) -> Iterator[Report]:
+    """The function that the loop calls after each step; silent in all processes but the first."""
+    if not show:
+        yield lambda done, line: None
+        return
+    bar = Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+        console=out,
+        disable=not out.is_terminal,
+        expand=True,
+    )
+    with bar:
+        task = bar.add_task(plan.name, total=plan.steps, rate="", loss="")
+
+        def report(done: int, line: dict[str, Any] | None) -> None:
+            bar.update(task, completed=done)
+            if line is not None:
+                bar.update(task, loss=f"loss {line['loss']:.3f}", rate=f"{line['tokens_per_second']:,.0f} tok/s")
+                if not out.is_terminal:
+                    out.print(_plain(plan, line), highlight=False, soft_wrap=True)
+
+        yield report
+
+
+def _plain(plan: Plan, line: dict[str, Any]) -> str:
+    signals = "  ".join(f"{name} {signal['loss']:.3f}" for name, signal in line["signals"].items())
+    return (
+        f"{plan.name}  step {line['step']}/{plan.steps}  loss {line['loss']:.3f}  {signals}  "
+        f"{line['tokens_per_second']:,.0f} tok/s"
+    )

@@ -1,0 +1,88 @@
+"""ỹ ~ π(·|x): one sample of the student for each prompt, shared by the sequence and the on-policy signal.
+
+The randomness of a rollout depends on (seed, step, row) and nothing else: not on the batch that the row sits in, nor on
+the process that samples it. So neither the split into micro-batches nor the number of processes changes what is learned,
+and a resumed run samples what the uninterrupted one would have.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, PreTrainedModel, TopPLogitsWarper
+
+from dudi_kit.models.generation import Continuation, Stops, continue_prompts
+from dudi_kit.recipe.schema.training import Rollouts
+from dudi_kit.plan.rows import Row
+
+
+class Sampler:
+    """Samples a rollout for each row."""
+
+    def __init__(self, settings: Rollouts, *, stops: Stops, pieces: int | None, seed: int) -> None:
+        """pieces: only ids below this may be sampled (the shared vocabulary); None for all."""
+        self.settings = settings
+        self.stops = stops
+        self.pieces = pieces
+        self.seed = seed
+
+    def sample(self, model: PreTrainedModel, rows: Sequence[Row], step: int) -> list[Continuation]:
+        """One continuation of each row's prompt, in the rows' order."""
+        return continue_prompts(
+            model,
+            [row.prompt for row in rows],
+            self.stops,
+            max_new_tokens=self.settings.max_new_tokens,
+            processors=self._processors(rows, step),
+        )
+
+    def _processors(self, rows: Sequence[Row], step: int) -> list[LogitsProcessor]:
+        allowed = [] if self.pieces is None else [OnlyBelow(self.pieces)]
+        if self.settings.temperature == 0:
+            return allowed
+        nucleus = [TopPLogitsWarper(self.settings.top_p)] if self.settings.top_p < 1 else []
+        return [*allowed, Temperature(self.settings.temperature), *nucleus, DrawByRow(self._uniform(rows, step))]
+
+    def _uniform(self, rows: Sequence[Row], step: int) -> Tensor:
+        """A uniform number for each row and each new token: [B, max_new_tokens]."""
+        numbers = [np.random.default_rng((self.seed, step, row.index)).random(self.settings.max_new_tokens) for row in rows]
+        return torch.from_numpy(np.stack(numbers))
+
+
+class OnlyBelow(LogitsProcessor):
+    """Never say a piece that the other side of the shared vocabulary lacks, nor a padded row."""
+
+    def __init__(self, pieces: int) -> None:
+        self.pieces = pieces
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: D102 – transformers' interface
+        return scores.index_fill(1, torch.arange(self.pieces, scores.shape[1], device=scores.device), -torch.inf)
+
+
+class Temperature(LogitsProcessor):
+    """Divide the logits; in fp32, since a probability is made of them next."""
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: D102 – transformers' interface
+        return scores.float() / self.temperature
+
+
+class DrawByRow(LogitsProcessor):
+    """Sampling by inversion: the first piece at which the cumulated probability passes the row's uniform number.
+
+    All mass is then put on that piece, so that the greedy choice that follows is the sample.
+    """
+
+    def __init__(self, uniform_BN: Tensor) -> None:
+        self.uniform_BN = uniform_BN
+        self.position = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: D102 – transformers' interface
+        cumulated_BV = scores.softmax(-1).cumsum(-1, dtype=torch.float64)
+        uniform_B1 = self.uniform_BN[:, self.position, None].to(scores.device) * cumulated_BV[:, -1:]
+        self.position += 1
+        chosen_B1 = torch.searchsorted(cumulated_BV, uniform_B1, right=True).clamp_(max=scores.shape[1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen_B1, 0.0)

@@ -1,0 +1,207 @@
+"""One micro-batch of the method: read it top to bottom like section 1 of the design.
+
+    L = α·L_seq + w_off·L_off + w_on·L_on      (+ SFT and DFT, for cold starts and baselines)
+
+One student pass over (y, ỹ) serves all signals, and likewise one pass of teacher and of reference. A signal without a
+weight is not computed, and a side or a model that no signal needs is not read.
+Shape suffixes: B rows of one side, R response columns, V vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dudi_kit.data.batches import Batch, join
+from dudi_kit.models.generation import Continuation
+from dudi_kit.models.reading import frozen_response_logits, response_logits
+from dudi_kit.recipe.schema.signals import Signals
+from dudi_kit.recipe.schema.verbalizer import Term
+from dudi_kit.signals.divergences import Divergence
+from dudi_kit.signals.likelihood import dft_signal, sft_signal
+from dudi_kit.signals.logprobs import token_logprobs
+from dudi_kit.signals.result import SignalResult
+from dudi_kit.signals.sequence import PairLogprobs, sequence_signal
+from dudi_kit.signals.token import token_signal
+from dudi_kit.train.builders import active_weights, divergence_of
+from dudi_kit.plan.rows import Row
+
+ON_CORPUS = frozenset({"sequence", "off_policy", "sft", "dft"})
+"""Signals that read the corpus response y."""
+
+ON_ROLLOUT = frozenset({"sequence", "on_policy"})
+"""Signals that read the student's own sample ỹ."""
+
+OF_TEACHER = frozenset({"off_policy", "on_policy"})
+"""Signals that ask the teacher."""
+
+
+class Pair(NamedTuple):
+    """A row with the student's sample for it; None where no signal needs one."""
+
+    row: Row
+    rollout: Continuation | None
+
+    def response(self, term: Term) -> list[int]:
+        """y for the off-policy term, ỹ for the on-policy one."""
+        if term == "off_policy":
+            return self.row.response
+        assert self.rollout is not None, "a signal on rollouts is active, so rollouts were sampled"
+        return self.rollout.ids
+
+
+class Models(NamedTuple):
+    """Who is asked. Only the student learns."""
+
+    student: nn.Module
+    teacher: nn.Module | None
+    reference: nn.Module | None
+
+
+class Sides(NamedTuple):
+    """A quantity over y (`corpus`) and over ỹ (`rollout`); a side that no signal needs has no rows."""
+
+    corpus: Tensor
+    rollout: Tensor
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What the models said about a micro-batch."""
+
+    mask: Sides
+    """True at response tokens: [B, R]."""
+
+    student_logits: Sides
+    """[B, R, V], with gradient."""
+
+    teacher_logits: Sides
+    """[B, R', V'] in the shared vocabulary, of the sides that a token signal needs."""
+
+    policy: Sides
+    """log π of each response token in nats, with gradient: [B, R]."""
+
+    reference: Sides
+    """log π_ref of each response token in nats: [B, R]."""
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What fills the student's and the teacher's batches."""
+
+    student: int
+    teacher: int
+
+
+class Objective:
+    """Computes the active signals of a micro-batch."""
+
+    def __init__(self, signals: Signals, *, padding: Padding, pieces: int | None) -> None:
+        """pieces: size of the shared vocabulary, to which both sides' logits are cut; None without a teacher."""
+        self.weights = active_weights(signals)
+        self.padding, self.pieces = padding, pieces
+        self.terms: dict[str, Callable[[Readings], SignalResult]] = {
+            "sequence": lambda read: sequence_signal(
+                _pair_sums(read.policy), _pair_sums(read.reference), beta=signals.sequence.beta
+            ),
+            "off_policy": _off_policy(divergence_of(signals.off_policy), pieces),
+            "on_policy": _on_policy(divergence_of(signals.on_policy), pieces),
+            "sft": lambda read: sft_signal(read.policy.corpus, read.mask.corpus),
+            "dft": lambda read: dft_signal(read.policy.corpus, read.mask.corpus),
+        }
+
+    @property
+    def needs_rollouts(self) -> bool:
+        """Some active signal reads ỹ."""
+        return bool(ON_ROLLOUT & self.weights.keys())
+
+    def counts(self, pairs: Sequence[Pair]) -> dict[str, int]:
+        """Valid items of each active signal, tokens or pairs. Known before any model is asked."""
+        corpus = sum(len(pair.row.response) for pair in pairs)
+        rollout = sum(len(pair.rollout.ids) for pair in pairs if pair.rollout)
+        items = {"sequence": len(pairs), "off_policy": corpus, "on_policy": rollout, "sft": corpus, "dft": corpus}
+        return {name: items[name] for name in self.weights}
+
+    def __call__(self, models: Models, pairs: Sequence[Pair]) -> dict[str, SignalResult]:
+        """Every active signal over these rows, with gradient to the student."""
+        readings = self.read(models, pairs)
+        return {name: self.terms[name](readings) for name in self.weights}
+
+    def read(self, models: Models, pairs: Sequence[Pair]) -> Readings:
+        """Ask each model once."""
+        terms = self._terms_read_by_student()
+        batch = self._join([(pair.row.prompt, pair.response(term)) for term in terms for pair in pairs], self.padding.student, models)
+        corpus_rows = len(pairs) if "off_policy" in terms else 0
+        logits = response_logits(models.student, batch)
+        with_logprobs = bool(self.weights.keys() - OF_TEACHER)
+        return Readings(
+            mask=_split(batch.response_mask_BR, corpus_rows),
+            student_logits=_split(logits, corpus_rows),
+            teacher_logits=self._teacher_logits(models, pairs),
+            policy=_split(_logprobs(logits, batch) if with_logprobs else logits.new_zeros(0), corpus_rows),
+            reference=_split(self._reference_logprobs(models, batch), corpus_rows),
+        )
+
+    def _terms_read_by_student(self) -> list[Term]:
+        """The sides of the student's batch: y under the name of its term, then ỹ."""
+        sides: list[tuple[Term, frozenset[str]]] = [("off_policy", ON_CORPUS), ("on_policy", ON_ROLLOUT)]
+        return [term for term, readers in sides if readers & self.weights.keys()]
+
+    def _teacher_logits(self, models: Models, pairs: Sequence[Pair]) -> Sides:
+        terms: list[Term] = [term for term in ("off_policy", "on_policy") if term in self.weights]
+        if models.teacher is None or not terms:
+            return _split(torch.zeros(0), 0)
+        inputs = [(pair.row.teacher_prompts[term], pair.response(term)) for term in terms for pair in pairs]
+        batch = self._join(inputs, self.padding.teacher, models)
+        logits = frozen_response_logits(models.teacher, batch)[..., : self.pieces]
+        return _split(logits, len(pairs) if "off_policy" in terms else 0)
+
+    @torch.no_grad()
+    def _reference_logprobs(self, models: Models, batch: Batch) -> Tensor:
+        if models.reference is None:
+            return torch.zeros(0)
+        return _logprobs(response_logits(models.reference, batch), batch)
+
+    def _join(self, inputs: Sequence[tuple[list[int], list[int]]], pad_id: int, models: Models) -> Batch:
+        device = next(models.student.parameters()).device
+        prompts, responses = zip(*inputs, strict=True)
+        return join(prompts, responses, pad_id=pad_id, languages=[""] * len(inputs), rows=[0] * len(inputs)).to(device)
+
+
+def _logprobs(logits_BRV: Tensor, batch: Batch) -> Tensor:
+    return token_logprobs(logits_BRV, batch.response_ids_BR, batch.response_mask_BR)
+
+
+def _split(joined: Tensor, corpus_rows: int) -> Sides:
+    return Sides(joined[:corpus_rows], joined[corpus_rows:])
+
+
+def _pair_sums(logprob: Sides) -> PairLogprobs:
+    """log π(y|x) and log π(ỹ|x): sums over response tokens; masked positions hold 0."""
+    return PairLogprobs(corpus_B=logprob.corpus.sum(-1), rollout_B=logprob.rollout.sum(-1))
+
+
+def _off_policy(divergence: Divergence, pieces: int | None) -> Callable[[Readings], SignalResult]:
+    return lambda read: _token_signal(
+        read.student_logits.corpus, read.teacher_logits.corpus, read.mask.corpus, divergence, pieces
+    )
+
+
+def _on_policy(divergence: Divergence, pieces: int | None) -> Callable[[Readings], SignalResult]:
+    return lambda read: _token_signal(
+        read.student_logits.rollout, read.teacher_logits.rollout, read.mask.rollout, divergence, pieces
+    )
+
+
+def _token_signal(
+    student_BRV: Tensor, teacher_BRV: Tensor, mask_BR: Tensor, divergence: Divergence, pieces: int | None
+) -> SignalResult:
+    """The token signal over the columns that both sides have, in the pieces that both have.
+
+    The teacher may have read fewer response columns than the student (its batch holds one side only); what is beyond
+    them is padding of this side.
+    """
+    width = teacher_BRV.shape[1]
+    return token_signal(student_BRV[:, :width, :pieces], teacher_BRV, mask_BR[:, :width], divergence)

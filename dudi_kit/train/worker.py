@@ -1,0 +1,159 @@
+"""One training process: reads a planned run directory, trains, leaves `final/`.
+
+Started by `dudi-kit` (once for each process), by torchrun or by any launcher that sets RANK and WORLD_SIZE:
+
+    python -m dudi_kit.train.worker outputs/my-run [--resume]
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from dudi_kit.data.encode import Encoder
+from dudi_kit.data.ledger import Ledger
+from dudi_kit.data.tokenizers import load_tokenizer
+from dudi_kit.errors import DudiError, EnvironmentLack, Exit
+from dudi_kit.models.generation import Stops
+from dudi_kit.models.loading import freeze, load_model
+from dudi_kit.models.reference import frozen_copy
+from dudi_kit.models.scratch import architecture_config, build
+from dudi_kit.plan.build import teaching_of, training_rows
+from dudi_kit.plan.layout import RunDir
+from dudi_kit.plan.rows import training_examples
+from dudi_kit.plan.schema import ModelSource, Plan, read_plan
+from dudi_kit.recipe.publish import recipe_from_resolved
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.models import ScratchStudent
+from dudi_kit.train.engine import leave_process_group, make_optimizer, start_accelerator
+from dudi_kit.train.loop import Loop
+from dudi_kit.train.progress import training_progress
+from dudi_kit.train.rollouts import Sampler
+from dudi_kit.train.step import Models, Objective, Padding
+
+
+def train(run: RunDir, *, resume: bool) -> None:
+    """Train what the run directory's plan says, from its last checkpoint if asked."""
+    plan = read_plan(run)
+    recipe = recipe_from_resolved(run.resolved.read_text(encoding="utf-8"))
+    accelerator = start_accelerator(plan)
+    with training_progress(plan, show=accelerator.is_main_process) as progress:
+        loop = make_loop(run, recipe, plan, accelerator, progress)
+        first = loop.resume() if resume else 0
+        loop.train(first)
+    save_final(loop)
+    leave_process_group()
+
+
+def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator, progress: Any) -> Loop:
+    """Load the models, put the student into the engine, and bring all parts of the loop together."""
+    student_side = Encoder(load_tokenizer(str(run.tokenizer)), who="student")
+    teaching = teaching_of(plan)
+    ledger = Ledger()  # the plan has counted and reported already
+    made = training_rows(recipe, training_examples(recipe, ledger), student_side, teaching, plan.teacher_room, ledger)
+    objective = Objective(
+        recipe.signals,
+        padding=Padding(student_side.pad_id, teaching.encoder.pad_id if teaching else student_side.pad_id),
+        pieces=plan.vocabulary.size if plan.vocabulary else None,
+    )
+    student = start_student(recipe, plan, student_side)
+    reference = frozen_copy(student) if "sequence" in objective.weights else None
+    teacher = freeze(_load(plan.teacher, who="teacher")) if plan.teacher else None
+    engine, optimizer = accelerator.prepare(student, make_optimizer(student, recipe.training))
+    return Loop(
+        run=run,
+        recipe=recipe,
+        plan=plan,
+        accelerator=accelerator,
+        models=Models(engine, _on(accelerator, teacher), _on(accelerator, reference, like=engine)),
+        optimizer=optimizer,
+        objective=objective,
+        sampler=Sampler(
+            recipe.rollouts,
+            stops=Stops(student_side.stop_ids, student_side.pad_id),
+            pieces=plan.vocabulary.size if plan.vocabulary else None,
+            seed=recipe.training.seed,
+        ),
+        rows=made.rows,
+        mixture=made.mixture,
+        progress=progress,
+    )
+
+
+def start_student(recipe: Recipe, plan: Plan, encoder: Encoder) -> PreTrainedModel:
+    """The student before its first step, in fp32."""
+    if plan.start is not None:
+        model = _load(plan.start, who="student")
+    else:
+        student = recipe.student
+        assert isinstance(student, ScratchStudent), "only a student from scratch has no weights to start from"
+        config = architecture_config(
+            student.architecture,
+            vocabulary_size=len(encoder.tokenizer),
+            pad_id=encoder.pad_id,
+            end_of_turn_id=encoder.end_of_turn_id,
+        )
+        model = build(config, seed=recipe.training.seed)
+    model.generation_config.eos_token_id = list(encoder.stop_ids)
+    model.generation_config.pad_token_id = encoder.pad_id
+    return model
+
+
+def save_final(loop: Loop) -> None:
+    """Write `final/` as a transformers folder: it appears whole, and its being there means that training is complete."""
+    accelerator, run = loop.accelerator, loop.run
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        partial = run.path / ".final.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            accelerator.unwrap_model(loop.models.student).save_pretrained(partial)
+            load_tokenizer(str(run.tokenizer)).save_pretrained(partial)
+            partial.replace(run.final)
+        except OSError as error:
+            raise EnvironmentLack(f"can't write {run.final}: {error.strerror or error}. Free some space; --resume.") from error
+    accelerator.wait_for_everyone()
+
+
+def _load(source: ModelSource, *, who: str) -> PreTrainedModel:
+    return load_model(
+        source.path, who=f"{who}.model", dtype=source.dtype, revision=source.revision, gguf_file=source.gguf_file
+    )
+
+
+def _on(accelerator: Accelerator, model: PreTrainedModel | None, like: Any = None) -> PreTrainedModel | None:
+    """A frozen model on this process's device, in the engine's dtype if it is to be like the student."""
+    if model is None:
+        return None
+    dtype = next(like.module.parameters()).dtype if like is not None else model.dtype
+    return model.to(accelerator.device, dtype)  # type: ignore[arg-type]
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code of one process. The reason of a failure goes to stderr and to logs/rank-N.log."""
+    run = RunDir(Path(arguments[0]))
+    torch.set_float32_matmul_precision("highest")
+    try:
+        train(run, resume="--resume" in arguments)
+    except DudiError as error:
+        return _report(run, str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _report(run, "interrupted; go on with --resume", Exit.INTERRUPTED)
+    return Exit.OK
+
+
+def _report(run: RunDir, text: str, code: Exit) -> Exit:
+    rank = os.environ.get("RANK", "0")
+    run.logs.mkdir(exist_ok=True)
+    (run.logs / f"rank-{rank}.log").write_text(text + "\n", encoding="utf-8")
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 – the one line that the user must see
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

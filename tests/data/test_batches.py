@@ -1,0 +1,76 @@
+import pytest
+import torch
+
+from dudi_kit.data.batches import join
+
+
+def batch(prompts, responses, **options):
+    count = len(prompts)
+    return join(prompts, responses, pad_id=0, languages=["id"] * count, rows=list(range(count)), **options)
+
+
+def test_layout_by_hand():
+    b = batch([[1, 2, 3], [4]], [[5], [6, 7]], multiple=2)
+    assert b.input_ids_BT.tolist() == [[0, 1, 2, 3, 5, 0], [0, 0, 0, 4, 6, 7]]
+    assert b.attention_mask_BT.int().tolist() == [[0, 1, 1, 1, 1, 0], [0, 0, 0, 1, 1, 1]]
+    assert b.position_ids_BT.tolist() == [[0, 0, 1, 2, 3, 3], [0, 0, 0, 0, 1, 2]]
+    assert b.response_ids_BR.tolist() == [[5, 0], [6, 7]]
+    assert b.response_mask_BR.tolist() == [[True, False], [True, True]]
+    assert (b.prompt_columns, b.response_columns) == (4, 2)
+    assert b.languages == ("id", "id")
+    assert b.rows == (0, 1)
+
+
+def test_the_column_before_each_response_token_predicts_it():
+    b = batch([[1, 2, 3], [4]], [[5, 9], [6, 7, 8]], multiple=1)
+    # "Logits" that name the token of their own column: those that predict response token r show the token before it.
+    logits = b.input_ids_BT
+    kept = logits[:, -(b.response_columns + 1) :][:, :-1]
+    assert kept.tolist() == [[3, 5, 9], [4, 6, 7]]
+
+
+def test_mask_comes_from_lengths_when_pad_is_the_end_of_turn():
+    b = batch([[1]], [[5, 0]], multiple=4)
+    assert b.response_ids_BR.tolist() == [[5, 0, 0, 0]]
+    assert b.response_mask_BR.tolist() == [[True, True, False, False]]
+
+
+def test_lengths_are_rounded_up_to_the_multiple():
+    b = batch([[1] * 17], [[2] * 16])
+    assert b.input_ids_BT.shape == (1, 32 + 16)
+
+
+def test_responses_of_one_token_and_of_none():
+    b = batch([[1, 2], [3]], [[5], []], multiple=1)
+    assert b.response_ids_BR.tolist() == [[5], [0]]
+    assert b.response_mask_BR.tolist() == [[True], [False]]
+    empty = batch([[1]], [[]], multiple=4)
+    assert empty.response_ids_BR.shape == (1, 4)
+    assert not empty.response_mask_BR.any()
+
+
+def test_a_prompt_must_not_be_empty():
+    with pytest.raises(AssertionError, match="predicts the first"):
+        batch([[]], [[1]])
+
+
+def test_to_keeps_everything():
+    b = batch([[1, 2]], [[3]])
+    moved = b.to("meta")
+    assert moved.input_ids_BT.device.type == "meta"
+    assert moved.rows == b.rows
+
+
+def test_padding_changes_no_logits_of_a_model():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=11, hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
+    model = LlamaForCausalLM(config).eval()
+    b = batch([[1, 2, 3, 4], [5]], [[6], [7, 8, 9]], multiple=8)
+    with torch.no_grad():
+        r = b.response_columns
+        padded = model(b.input_ids_BT, b.attention_mask_BT, b.position_ids_BT, logits_to_keep=r + 1).logits[:, :-1]
+        for row, (prompt, response) in enumerate([([1, 2, 3, 4], [6]), ([5], [7, 8, 9])]):
+            alone = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+            torch.testing.assert_close(padded[row, : len(response)], alone)
