@@ -4,6 +4,7 @@ Training runs in processes of its own, started by `train.launch`: the memory of 
 trains, and a crash of one stage can't take the others with it.
 """
 
+import json
 import platform
 import shutil
 import time
@@ -11,6 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from dudi_kit.noise import hush
+
+hush()
 
 from dudi_kit.console import err, notice, out, say
 from dudi_kit.data.ledger import Ledger
@@ -141,11 +146,9 @@ def _claim(stage: Stage, settings: Settings) -> bool:
 
 
 def _lock_of(run: RunDir) -> str:
-    from json import JSONDecodeError, loads
-
     try:
-        return str(loads(run.lock.read_text(encoding="utf-8"))["hash"])
-    except (OSError, JSONDecodeError, KeyError, TypeError):
+        return str(json.loads(run.lock.read_text(encoding="utf-8"))["hash"])
+    except (OSError, ValueError, KeyError, TypeError):
         return "unreadable"
 
 

@@ -95,8 +95,8 @@ class _Loader:
     def _reject(self, bad: BadRow, language: str, case: str) -> str:
         """Stops at a bad row, or counts it and returns the event's name, as the recipe says."""
         if self.on_bad_row == "error":
-            fix = "Mend the row, or set data.on_bad_row: skip, which leaves such rows out and counts them."
-            raise DataError(f"{case}: {bad}. (dataset {self.name}: {bad.kind}) {fix}") from bad
+            fix = "Mend the row or the dataset's format, or set data.on_bad_row: skip to leave such rows out, counted."
+            raise DataError(f"{case} ({self.name}): {bad}. {fix}") from bad
         event = f"bad row left out: {bad.kind}"
         self.ledger.count(event, language, case)
         return event
@@ -111,7 +111,7 @@ class _Loader:
         where = ", ".join(source.name for source in self.sources)
         of = f" in {', '.join(missing)}" if missing and self.kept else ""
         raise DataError(
-            f"dataset {self.name}: no rows left{of} ({rows:,} read{counts}) of {where}. "
+            f"dataset {self.name}: no rows left{of}. {rows:,} read from {where}{counts}. "
             "Check the file, `where` and the languages."
         )
 

@@ -53,7 +53,7 @@ class Mixture:
             if quota == 0:
                 raise DataError(
                     f"dataset {dataset}: no row of {language!r} fits in an epoch of {self.rows_per_epoch:,} rows. "
-                    "Raise its weight, or set it to 0 to leave the dataset out."
+                    "Raise its weight or data.language_temperature, or set the weight to 0 to leave the dataset out."
                 )
         self._seed = seed
         self._epochs: dict[int, list[int]] = {}
@@ -95,7 +95,9 @@ def _quotas(masses: Mapping[Group, float], temperature: float, total: int) -> di
     languages: dict[str, float] = {}
     for (language, _), mass in masses.items():
         languages[language] = languages.get(language, 0.0) + mass
-    heats = {language: mass ** (1 / temperature) for language, mass in languages.items()}
+    # Over the largest, so that a small τ can't overflow.
+    largest = max(languages.values())
+    heats = {language: (mass / largest) ** (1 / temperature) for language, mass in languages.items()}
     scale = total / sum(heats.values())
     shares = {group: scale * heats[group[0]] * mass / languages[group[0]] for group, mass in masses.items()}
     quotas = {group: math.floor(share) for group, share in shares.items()}

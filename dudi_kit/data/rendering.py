@@ -57,8 +57,8 @@ def compile_template(source: str) -> Callable[[Mapping[str, Any]], str]:
 
 
 def _check(node: nodes.Node, loops: int = 0) -> None:
-    if not isinstance(node, ALLOWED):
-        name = type(node).__name__.lower()
+    name = node.name if isinstance(node, nodes.Filter) else type(node).__name__.lower()
+    if not isinstance(node, ALLOWED) or (isinstance(node, nodes.Filter) and name not in FILTERS):
         allowed = "{{ column }}, if, for, comparisons, +, ~ and the filters " + " ".join(sorted(FILTERS))
         raise Refused(f"line {node.lineno}: {name!r} is not allowed; templates of a recipe may use {allowed}")
     if isinstance(node, nodes.For):

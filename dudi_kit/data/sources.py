@@ -242,7 +242,7 @@ def _is_network(error: BaseException) -> bool:
 
 
 def _builtin_rows(split: str) -> Iterator[Row]:
-    from dudi_kit.data import builtin
+    from dudi_kit.data.builtin import rows
 
-    for number, values in enumerate(builtin.rows(split), start=1):
+    for number, values in enumerate(rows(split), start=1):
         yield Row(number, dict(values))

@@ -69,7 +69,7 @@ def trace(location: Sequence[str | int]) -> Trace:
             break
         variant = next((branch for branch in found.here if branch.tag is not None and branch.tag == part), None)
         if variant is not None:
-            union, found.here = found.here, [variant]
+            union, found.here = found.here, [Branch(None, variant.type)]
             continue
         found.owner, found.variants, union = next((b.model for b in found.here if b.model), None), union, []
         found.path = (*found.path, part)

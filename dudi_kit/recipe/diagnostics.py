@@ -59,6 +59,9 @@ class Finding:
     hint: str = ""
     severity: Severity = "error"
 
+    def __str__(self) -> str:
+        return self.render()
+
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return asdict(self)
@@ -150,7 +153,7 @@ def listed(words: Iterable[object]) -> str:
 
 def visible(text: str) -> str:
     """The text without characters that would move the terminal's cursor or turn the reading direction."""
-    return "".join("�" if _is_control(char) else char for char in text)
+    return "".join("�" if _is_control(char) else char for char in text.replace("\t", "→"))
 
 
 def cells(text: str) -> int:

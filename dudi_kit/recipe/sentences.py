@@ -5,7 +5,7 @@ forgotten `type` makes every key of the right variant unknown. Here only the cau
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -178,7 +178,8 @@ def _unknown_key(mistake: Mistake) -> Problem:
 def _missing(mistake: Mistake, values: Any) -> Problem:
     path = mistake.trace.path
     if path and isinstance(path[-1], int):
-        return Problem(path[:-1], "wrong-length", "too few values in the list", "give all of them")
+        wanted = len(get_args(trace(path[:-1]).here[0].type))
+        return Problem(path[:-1], "wrong-length", f"{wanted} values expected, got {path[-1]}")
     marks = [mark for variant in mistake.trace.variants if (mark := telling(variant)) and mark.value is None]
     mapping = _value_at(values, mistake.owner)
     if mistake.key in {mark.key for mark in marks} and len(marks) > 1 and isinstance(mapping, dict):
@@ -206,12 +207,7 @@ def _type_hint(value: Any, expected: str) -> str:
     if value is None:
         return "write a value, or remove the key"
     if expected == "text" and not isinstance(value, dict | list):
-        return (
-            f"put it in quotes: {str(value).lower() if isinstance(value, bool) else value!r:.60}".replace(
-                ": ", ': "', 1
-            )
-            + '"'
-        )
+        return f'put it in quotes: "{shown(value).removeprefix("number ")}"'
     if expected == "a whole number" and isinstance(value, float) and value.is_integer():
         return f"write {int(value)}"
     if expected == "a list" and not isinstance(value, dict):

@@ -28,18 +28,30 @@ DEEPEST = 30
 MOST_NODES = 10_000
 LARGEST_FILE = 2**20
 
+
+class Syntax(NamedTuple):
+    """What to tell about broken syntax."""
+
+    message: str
+    hint: str
+    at_start: bool = False
+    """Point to where the broken part begins, not to where it stopped making sense."""
+
+
 SYNTAX = {
-    "found character '\\t'": ("tabs can't indent YAML", "use spaces"),
-    "that cannot start any token": ("a text can't begin with this character", "put the text in quotes"),
-    "mapping values are not allowed": ("a second ': ' on this line, or a wrong indentation", "put the text in quotes"),
-    "could not find expected ':'": ("a key without a colon", "write 'key: value', with a space after the colon"),
-    "expected <block end>": ("the indentation fits no line above", "align it with its neighbours"),
-    "unexpected end of stream": ("a quote that is never closed", "close it"),
-    "expected ',' or": ("a bracket that is never closed, or a comma that is missing", "close it"),
-    "expected the node content": ("a value is missing here", "write one"),
-    "expected a single document": ("a recipe is one document", "remove '---'"),
+    "found character '\\t'": Syntax("tabs can't indent YAML", "use spaces"),
+    "that cannot start any token": Syntax("a text can't begin with this character", "put the text in quotes"),
+    "mapping values are not allowed": Syntax(
+        "a second ': ' on this line, or a wrong indentation",
+        "put the text in quotes, or align the key with its neighbours",
+    ),
+    "could not find expected ':'": Syntax("a key without a colon", "write 'key: value'", at_start=True),
+    "expected <block end>": Syntax("the indentation fits no line above", "align it with its neighbours"),
+    "unexpected end of stream": Syntax("a quote that is never closed", "close it", at_start=True),
+    "expected ',' or": Syntax("a bracket that is not closed, or a comma that is missing", "one is open above"),
+    "expected the node content": Syntax("a value is missing here", "write one"),
 }
-"""PyYAML's problem, by a part of its text → what to tell the user, and the fix."""
+"""PyYAML's problem, by a part of its text."""
 
 
 @dataclass(frozen=True)
@@ -183,9 +195,15 @@ class _Reader:
             self.stop(event, "too-deep", f"more than {DEEPEST} levels", "a recipe needs about ten")
         place = self.place(event)
         if isinstance(event, AliasEvent):
-            self.note(place, "alias", f"the alias *{event.anchor}", "write the value again, or use 'extends'")
+            self.note(
+                place, "alias", f"aliases are not read: *{event.anchor}", "write the value again, or use 'extends'"
+            )
             return Node(None, place, flawed=True)
-        self.refuse_decoration(event, place)
+        node = self.content(event, place, depth)
+        node.flawed |= self.is_decorated(event, place)
+        return node
+
+    def content(self, event: Any, place: Place, depth: int) -> Node:
         if isinstance(event, ScalarEvent):
             return self.scalar(event, place)
         if isinstance(event, MappingStartEvent):
@@ -224,7 +242,7 @@ class _Reader:
         if isinstance(event, AliasEvent):
             self.node(event, depth + 1)
             return None
-        self.refuse_decoration(event, place)
+        self.is_decorated(event, place)
         if event.value == "<<" and event.style is None:
             self.note(place, "merge-key", "merge keys (<<) are not read", "use 'extends', or write the keys out")
             return None
@@ -243,11 +261,14 @@ class _Reader:
             self.note(place, "bad-number", str(error), "")
             return Node(None, place, flawed=True)
 
-    def refuse_decoration(self, event: Any, place: Place) -> None:
+    def is_decorated(self, event: Any, place: Place) -> bool:
+        """Complain about an anchor or a tag. Only a tag changes what the value would mean."""
         if event.anchor is not None:
-            self.note(place, "anchor", f"the anchor &{event.anchor}", "remove it; 'extends' shares values")
+            self.note(place, "anchor", f"anchors are not read: &{event.anchor}", "remove it; 'extends' shares values")
         if event.tag is not None:
-            self.note(place, "tag", f"the tag {event.tag!r}", "remove it; put a text in quotes")
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self.note(place, "tag", f"tags are not read: {tag}", "remove it; what is in quotes is a text")
+        return event.tag is not None
 
     def place(self, event: Any) -> Place:
         start, end = event.start_mark, event.end_mark
@@ -270,18 +291,17 @@ class _Reader:
 
     def syntax(self, error: yaml.MarkedYAMLError) -> Finding:
         problem = error.problem or "unreadable"
-        default = (f"not YAML: {problem}", "")
-        message, hint = next((told for part, told in SYNTAX.items() if part in problem), default)
-        mark = error.problem_mark or error.context_mark
+        told = next((told for part, told in SYNTAX.items() if part in problem), Syntax(f"not YAML: {problem}", ""))
+        mark = (error.context_mark if told.at_start else error.problem_mark) or error.problem_mark
         line, column = (mark.line, mark.column) if mark else (0, 0)
         shift = self.source.shift if line == 0 else 0
         place = Place(self.source, min(line, len(self.source.lines) - 1) + 1, column + 1 + shift, 1)
-        return place.finding(Problem((), "yaml", message, hint))
+        return place.finding(Problem((), "yaml", told.message, told.hint))
 
 
 def _unreadable(text: str, source: Source, error: yaml.reader.ReaderError) -> Finding:
     before = lines_of(text[: error.position])
     place = Place(source, len(before), len(before[-1]) + 1, 1)
     return place.finding(
-        Problem((), "bad-character", f"the character {error.character!r} can't stand in YAML", "remove it")
+        Problem((), "bad-character", f"the character U+{int(error.character):04X} can't stand in YAML", "remove it")
     )

@@ -23,8 +23,7 @@ def model_card(run: RunFiles) -> str:
     sections = [
         f"# {_inline(run.name)}",
         _inline(str(run.recipe.get("description") or "")),
-        "A student distilled with [dudi-kit](https://pypi.org/project/dudi-kit/) by dual-level distillation "
-        "(DuDi, arXiv 2606.04694).",
+        "A student distilled with dudi-kit by dual-level distillation (DuDi, arXiv 2606.04694).",
         "\n".join(f"- {what}: {_inline(value)}" for what, value in headline(run)),
         "## Scores",
         "\n\n".join(map(_table, comparisons)) or "Nothing was evaluated: no scores are known.",

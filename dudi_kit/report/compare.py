@@ -95,8 +95,9 @@ def _compare_bits(scores: Mapping[Subject, Scores]) -> list[Comparison]:
             cells.setdefault(language, {})[subject] = MetricScore(bits.value, unit="bits")
     if not cells:
         return []
-    rows, about_mean = _rows(cells, higher_is_better=False)
-    return [Comparison(BITS, BITS, "held-out responses", False, 3, rows, about_mean + _missing_remarks(scores, BITS))]
+    rows, remarks = _rows(cells, higher_is_better=False)
+    remarks += _other_rows_remarks(scores) + _missing_remarks(scores, BITS)
+    return [Comparison(BITS, BITS, "held-out responses", False, 3, rows, remarks)]
 
 
 def _rows(cells: Cells, *, higher_is_better: bool) -> tuple[list[Row], list[str]]:
@@ -109,7 +110,7 @@ def _rows(cells: Cells, *, higher_is_better: bool) -> tuple[list[Row], list[str]
     means = {who: mean_of({row.language: row.scores[who].value for row in common}) for who in subjects}
     scores = {who: MetricScore(mean.value) for who, mean in means.items() if mean is not None}
     without = ", ".join(row.language for row in rows if row not in common)
-    remarks = [f"mean: over {len(common)} languages; without {without}, which not every model has"] if without else []
+    remarks = [f"mean without {without}, which not every model has"] if without else []
     return [*rows, Row(MEAN, scores, _best(scores, higher_is_better))], remarks
 
 
@@ -119,6 +120,16 @@ def _best(scores: Mapping[Subject, MetricScore], higher_is_better: bool) -> froz
     values = [score.value for score in scores.values()]
     best = max(values) if higher_is_better else min(values)
     return frozenset(who for who, score in scores.items() if score.value == best)
+
+
+def _other_rows_remarks(scores: Mapping[Subject, Scores]) -> list[str]:
+    """Languages in which a row was too long for one model and not for another, so that the values don't compare."""
+    sizes: dict[str, set[int]] = {}
+    for model in scores.values():
+        for language, bits in model.bits_per_byte.items():
+            sizes.setdefault(language, set()).add(bits.bytes)
+    uneven = ", ".join(language for language, sizes_seen in sorted(sizes.items()) if len(sizes_seen) > 1)
+    return [f"not over the same rows, which were too long for some models: {uneven}"] if uneven else []
 
 
 def _answer_remarks(scores: Mapping[Subject, Scores], task: str) -> list[str]:

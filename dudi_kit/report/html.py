@@ -17,6 +17,9 @@ from dudi_kit.report.samples import Sample, pick_samples, shorten
 from dudi_kit.report.terminal import language_name
 
 TEMPLATES = Path(__file__).parent / "templates"
+MOST_PICTURES = 6
+"""Tables of scores beside which bars are drawn; the others are tables only, so that the page stays light."""
+
 LONGEST_FILE = 60_000
 """Characters of a recipe or plan that the page shows."""
 
@@ -44,13 +47,18 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "facts": headline(run),
         "notes": run.notes,
         "subjects": SUBJECTS,
-        "tables": [(table, _svg(score_bars(table))) for table in comparisons if table.task != BITS],
+        "tables": [
+            (table, _svg(score_bars(table)) if i < MOST_PICTURES else None)
+            for i, table in enumerate(table for table in comparisons if table.task != BITS)
+        ],
+        "most_pictures": MOST_PICTURES,
         "bits": [(table, _svg(score_bars(table))) for table in comparisons if table.task == BITS],
         "curves": _svg(loss_curves(run.steps)),
         "language_curves": _language_curves(run),
         "ledger": ledger,
         "ledger_languages": sorted({language for counts in ledger.values() for language in counts}),
         "samples": _by_task(samples),
+        "sample_count": len(samples),
         "answers": sum(len(rows) for rows in run.answers.values()),
         "files": _files(run),
         "environment": {key: _plain(value) for key, value in run.environment.items()},

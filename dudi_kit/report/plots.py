@@ -24,7 +24,7 @@ from dudi_kit.report.read import SUBJECTS, keys_at, series
 P = ParamSpec("P")
 Points = Sequence[tuple[int, float]]
 
-MOST_POINTS = 150
+MOST_POINTS = 100
 """Longer curves are drawn as the means of this many equal stretches of steps."""
 
 DARK, GREY = "#0b3c5d", "#9a9a9a"
@@ -33,7 +33,13 @@ BAR_STYLE: dict[Subject, dict[str, Any]] = {
     "before": {"facecolor": "#e69f00", "hatch": "////", "edgecolor": "#222222"},
     "after": {"facecolor": "#0072b2", "hatch": "", "edgecolor": "#222222"},
 }
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "dudi-kit", "font.size": 9.0, "hatch.linewidth": 0.6}
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: small, and in the reader's own fonts
+    "svg.hashsalt": "dudi-kit",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "hatch.linewidth": 0.6,
+}
 
 
 def _styled(draw: Callable[P, str | None]) -> Callable[P, str | None]:
@@ -104,9 +110,9 @@ def score_bars(comparison: Comparison) -> str | None:
         axis.bar(
             positions, [score.value for score in scores], width, label=subject, linewidth=0.7, **BAR_STYLE[subject]
         )
-        for position, score in zip(positions, scores, strict=True):
-            if score.interval is not None:
-                axis.vlines(position, *score.interval, color="#222222", linewidth=0.9)
+        known = [(x, *score.interval) for x, score in zip(positions, scores, strict=True) if score.interval is not None]
+        if known:
+            axis.vlines(*zip(*known, strict=True), color="#222222", linewidth=0.9)
     axis.set_xticks(range(len(rows)), [row.language for row in rows], parse_math=False)
     axis.tick_params(axis="x", length=0)
     if rows[-1].language == MEAN and len(rows) > 1:
@@ -163,11 +169,18 @@ def _svg(figure: Figure) -> str:
     """The figure as an <svg> element that fits the width of its place; the same input gives the same text."""
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
-    width = re.search(r'<svg[^>]*? width="([\d.]+)pt"', svg)
+    svg = _slim(buffer.getvalue())
+    width = re.search(r'^<svg[^>]*? width="([\d.]+)pt"', svg)
     assert width is not None, "matplotlib writes the width of its SVG"
     head, body = svg.split(">", 1)
     head = re.sub(r' (?:width|height)="[\d.]+pt"', "", head)
     return f'{head} role="img" style="width:100%;max-width:{float(width.group(1)) * 4 / 3:.0f}px">{body}'
+
+
+def _slim(svg: str) -> str:
+    """The <svg> element without metadata, names of groups (double in one page) and digits below a tenth of a point."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r' (?:d|x|y)="[^"]*"', lambda place: re.sub(r"(\d\.\d)\d+", r"\1", place[0]), svg)
+    return re.sub(r"\s*\n\s*", " ", svg)

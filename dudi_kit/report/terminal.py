@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +29,10 @@ def language_name(code: str) -> str:
 
 def _table(comparison: Comparison) -> Table:
     caption = Text("\n".join(comparison.remarks))  # Text, not str: nothing from the data is read as markup
-    table = Table(title=Text(comparison.title), title_justify="left", caption=caption, caption_justify="left")
+    title = Text(f"\n{comparison.title}")
+    table = Table(
+        title=title, title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     table.add_column("language")
     for subject in SUBJECTS:
         table.add_column(subject, justify="right")

@@ -20,6 +20,7 @@ def start_accelerator(plan: Plan) -> Accelerator:
     _stand_alone_environment()
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed looks for a GPU first and warns
         _use_plain_gloo()
     handlers = [InitProcessGroupKwargs(backend="gloo")] if on_cpu else []
     plugin = DeepSpeedPlugin(hf_ds_config=plan.deepspeed)

@@ -1,5 +1,6 @@
 """Starts the training processes of one machine and waits for them."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -25,7 +26,9 @@ def start_training(run: RunDir, processes: int, *, resume: bool) -> None:
     for old in run.logs.glob("rank-*.log"):
         old.unlink()
     command = [sys.executable, *launch_command(processes, str(run.path), resume=resume)]
-    with subprocess.Popen(command) as process:  # noqa: S603 – our own module, no shell
+    threads = max((os.cpu_count() or 1) // processes, 1)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    with subprocess.Popen(command, env=environment) as process:  # noqa: S603 – our own module, no shell
         try:
             code = process.wait()
         except KeyboardInterrupt:

@@ -11,6 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dudi_kit.noise import hush
+
+hush()
+
 import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel

@@ -20,7 +20,8 @@ QWEN3_LIKE = """{%- for m in messages %}
     {%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{% endif %}
 {%- endif %}"""
 
-GEMMA_LIKE = """{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
+GEMMA_LIKE = """{{ bos_token }}
+{%- if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
 {%- for m in messages %}{{ '<turn>' + m.role + '\\n' + m.content | trim + '</turn>\\n' }}{% endfor %}
 {%- if add_generation_prompt %}{{ '<turn>assistant\\n' }}{% endif %}"""
 
@@ -163,6 +164,15 @@ def test_a_row_that_the_template_refuses():
         encoder(template).prompt_ids([Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")])
 
 
+def test_a_template_that_prints_the_date_prints_the_same_one_every_day():
+    template = "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}\n"
+    template += (
+        "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    e = encoder(template)
+    assert e.tokenizer.decode(e.prompt_ids([Turn("user", "U")])) == "26 Jul 2024\nU"
+
+
 # Responses
 
 
@@ -202,7 +212,8 @@ def test_exactly_max_length_is_kept_whole():
 def test_too_long_is_an_error_that_names_row_lengths_limit_and_fix():
     e = encoder("chatml")
     prompt, response = lengths(e)
-    message = rf"rows\.jsonl:7 \(chat\): {prompt} prompt and {response} response tokens.*max_length: {prompt + 1}.*on_too_long"
+    lengths_named = f"{prompt} prompt and {response} response tokens"
+    message = rf"rows\.jsonl:7 \(chat\): {lengths_named}.*max_length: {prompt + 1}.*on_too_long"
     with pytest.raises(DataError, match=message):
         e.encode(example(), max_length=prompt + 1, on_too_long="error", ledger=Ledger())
 

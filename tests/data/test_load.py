@@ -1,5 +1,7 @@
 import csv
 import json
+import sys
+import types
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,7 @@ def test_an_open_quote_in_tsv_is_a_character(tmp_path: Path):
 def test_an_open_quote_in_csv_is_an_error_at_its_row(tmp_path: Path):
     path = tmp_path / "rows.csv"
     path.write_text('prompt,response\nsatu,dua\n"halo,ya\nsatu,dua\n')
-    with pytest.raises(DataError, match=r"rows\.csv:3: .*not CSV"):
+    with pytest.raises(DataError, match=r"rows\.csv:3 \(chat\): expected 2 cells, found"):
         load(path=str(path), language="id")
 
 
@@ -109,14 +111,14 @@ def test_missing_file_folder_and_unknown_type(tmp_path: Path):
 @pytest.mark.parametrize(("name", "text"), [("a.jsonl", ""), ("a.csv", ""), ("a.tsv", "prompt\tresponse\n")])
 def test_empty_file(tmp_path: Path, name: str, text: str):
     (tmp_path / name).write_text(text)
-    with pytest.raises(DataError, match=r"dataset chat: no rows left \(0 read\)"):
+    with pytest.raises(DataError, match=r"dataset chat: no rows left\. 0 read from"):
         load(path=str(tmp_path / name), language="th")
 
 
 def test_not_utf8_names_file_row_and_column(tmp_path: Path):
     path = tmp_path / "rows.csv"
     path.write_bytes(b"prompt,response\nhalo,ya\ncaf\xe9,ya\n")
-    with pytest.raises(DataError, match=r"rows\.csv:3: column 'prompt': expected UTF-8"):
+    with pytest.raises(DataError, match=r"rows\.csv:3 \(chat\): column 'prompt': expected UTF-8"):
         load(path=str(path), language="id")
     path.write_text("prompt,response\na,b\n", "utf-16")
     with pytest.raises(DataError, match="is UTF-16"):
@@ -141,7 +143,7 @@ def test_a_broken_parquet_file_and_a_header_with_a_column_twice(tmp_path: Path):
 # Bad rows
 
 BAD = [
-    ('{"prompt": "a", }', r"not JSON"),
+    ('{"prompt": "a", }', r"expected one JSON object a line, found .* at column \d+"),
     ("[1]", "found a list"),
     ({"prompt": "a"}, r"no column 'response'; the row has 'prompt'"),
     ({"prompt": "a", "response": None}, r"column 'response': expected a text, found null"),
@@ -154,7 +156,7 @@ BAD = [
 @pytest.mark.parametrize(("row", "message"), BAD)
 def test_a_bad_row_names_file_line_column_and_what_was_found(tmp_path: Path, row: Any, message: str):
     path = jsonl(tmp_path / "rows.jsonl", THAI, row)
-    with pytest.raises(DataError, match=rf"rows\.jsonl:2: .*{message}.*on_bad_row: skip"):
+    with pytest.raises(DataError, match=rf"rows\.jsonl:2 \(chat\): .*{message}.*on_bad_row: skip"):
         load(path=path, language="th")
 
 
@@ -170,7 +172,7 @@ def test_a_bad_row_is_skipped_and_counted(tmp_path: Path, row: Any, message: str
 
 def test_only_bad_rows_is_an_error_even_under_skip(tmp_path: Path):
     path = jsonl(tmp_path / "rows.jsonl", "{", "{")
-    with pytest.raises(DataError, match=r"no rows left \(2 read, bad row left out: not JSON 2\)"):
+    with pytest.raises(DataError, match=r"no rows left\. 2 read from .*, bad row left out: not JSON 2\."):
         load(on_bad_row="skip", path=path, language="th")
 
 
@@ -178,7 +180,7 @@ def test_a_row_with_too_few_cells(tmp_path: Path):
     path = tmp_path / "rows.csv"
     path.write_text("prompt,response\na\n")
     with pytest.raises(
-        DataError, match=r"rows\.csv:2: expected 2 cells as in the header \(prompt, response\), found 1"
+        DataError, match=r"rows\.csv:2 \(chat\): expected 2 cells as in the header \(prompt, response\), found 1"
     ):
         load(path=str(path), language="th")
 
@@ -255,7 +257,7 @@ def test_templates_by_language_with_a_numeric_label(tmp_path: Path):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{{ txt }}", r"rows\.jsonl:1: format\.prompt: 'txt' is undefined; the row has 'prompt', 'response'"),
+        ("{{ txt }}", r"rows\.jsonl:1 \(chat\): format\.prompt: 'txt' is undefined; the row has 'prompt', 'response'"),
         ("{{ prompt", r"dataset chat: format\.prompt: the template .* can't be used"),
         ({"id": "{{ prompt }}"}, "no template for 'th', only for id"),
     ],
@@ -289,7 +291,8 @@ def test_language_settings_that_contradict_or_lack(tmp_path: Path):
 def test_unknown_language_code_in_a_column_names_ours(tmp_path: Path):
     path = jsonl(tmp_path / "rows.jsonl", THAI | {"lang": "fil"})
     with pytest.raises(
-        DataError, match=r"rows\.jsonl:1: column 'lang': expected one of .* found 'fil'; it is written 'tl' here"
+        DataError,
+        match=r"rows\.jsonl:1 \(chat\): column 'lang': expected one of .* found 'fil'; it is written 'tl' here",
     ):
         load(path=path, language={"column": "lang"})
 
@@ -315,7 +318,7 @@ def test_limit_counts_examples_not_bad_rows(tmp_path: Path):
 
 def test_a_language_asked_for_without_rows_is_an_error(tmp_path: Path):
     path = jsonl(tmp_path / "rows.jsonl", THAI | {"lang": "th"}, THAI | {"lang": "fil"})
-    with pytest.raises(DataError, match=r"no rows left in tl \(2 read, filtered by languages 1\)"):
+    with pytest.raises(DataError, match=r"no rows left in tl\. 2 read from .*, filtered by languages 1\."):
         load(path=path, language={"column": "lang"}, languages=["th", "tl"])
 
 
@@ -346,7 +349,7 @@ def test_missing_and_double_keys(tmp_path: Path):
     english = jsonl(tmp_path / "en.jsonl", row, row)
     path = jsonl(tmp_path / "rows.jsonl", THAI | {"id": 8}, THAI | {"id": 7})
     settings = {"path": english, "key": "id", "format": {}}
-    with pytest.raises(DataError, match=r"en\.jsonl:2: column 'id': '7' stands in row 1 already"):
+    with pytest.raises(DataError, match=r"en\.jsonl:2 \(chat\): column 'id': '7' stands in row 1 already"):
         load(path=path, language="th", english=settings)
     ledger = Ledger()
     assert [e.origin.row for e in load(ledger, "skip", path=path, language="th", english=settings)] == [2]
@@ -355,7 +358,7 @@ def test_missing_and_double_keys(tmp_path: Path):
         "bad row left out: no English version": {"th": 1},
     }
     jsonl(tmp_path / "en.jsonl", row)
-    with pytest.raises(DataError, match=r"rows\.jsonl:1: column 'id': '8' does not stand in .*en\.jsonl"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:1 \(chat\): column 'id': '8' does not stand in .*en\.jsonl"):
         load(path=path, language="th", english=settings)
 
 
@@ -364,7 +367,18 @@ def test_english_path_needs_a_key(tmp_path: Path):
         load(path=jsonl(tmp_path / "rows.jsonl", THAI), language="th", english={"path": "/en.jsonl"})
 
 
-# The hub
+# The corpus that ships, and the hub
+
+
+def test_builtin_rows_bring_language_and_english_version(monkeypatch: pytest.MonkeyPatch):
+    english = {"english_prompt": "Hi", "english_response": "Hello"}
+    rows = [THAI | english | {"language": "th", "task": "greet"}, TAMIL | english | {"language": "ta", "task": "where"}]
+    module = types.SimpleNamespace(rows=lambda split: iter(rows if split == "dev" else []))
+    monkeypatch.setitem(sys.modules, "dudi_kit.data.builtin", module)  # type: ignore[arg-type]
+    (example,) = load(builtin="dev", languages=["th"], where={"task": "greet"})
+    assert example.language == "th"
+    assert example.english == Exchange("en", "Hi", "Hello")
+    assert example.origin == Origin("chat", "builtin:dev", 1)
 
 
 def test_hub_rows_ask_for_the_pinned_revision(monkeypatch: pytest.MonkeyPatch):

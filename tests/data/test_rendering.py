@@ -8,7 +8,8 @@ def render(source: str, **values: object) -> str:
 
 
 def test_columns_conditions_loops_and_filters():
-    template = "{{ text | trim }}\n{% for c in choices %}{{ loop.index }}. {{ c }}\n{% endfor %}{{ 'ya' if label == 1 else 'no' }}"
+    choices = "{% for c in choices %}{{ loop.index }}. {{ c }}\n{% endfor %}"
+    template = "{{ text | trim }}\n" + choices + "{{ 'ya' if label == 1 else 'no' }}"
     assert render(template, text=" apa? ", choices=["a", "b"], label=1) == "apa?\n1. a\n2. b\nya"
 
 
@@ -75,6 +76,13 @@ def test_bombs_and_escapes_are_refused_when_compiled(source: str):
 def test_long_results_are_cut_off_before_they_are_made(source: str):
     with pytest.raises(Refused, match=f"{MAX_CHARACTERS:,}"):
         render(source, t="a" * 2000)
+
+
+def test_what_is_refused_is_named_with_what_is_allowed():
+    with pytest.raises(Refused, match=r"line 2: 'center' is not allowed; templates of a recipe may use .* trim"):
+        compile_template("\n{{ text | center }}")
+    with pytest.raises(Refused, match="'assign' is not allowed"):
+        compile_template("{% set x = 1 %}")
 
 
 def test_attributes_of_python_are_out_of_reach():

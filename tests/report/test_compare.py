@@ -29,7 +29,7 @@ def test_a_missing_score_is_neither_zero_nor_part_of_a_mean():
     assert by_language["id"].change is None
     assert by_language["id"].best == frozenset()
     assert {who: score.value for who, score in by_language["mean"].scores.items()} == {"before": 40.0, "after": 50.0}
-    assert "mean: over 1 languages; without id, which not every model has" in table.remarks
+    assert "mean without id, which not every model has" in table.remarks
 
 
 def test_models_without_a_language_in_common_have_no_mean():
@@ -45,6 +45,13 @@ def test_lower_bits_per_byte_are_better():
     assert table.rows[0].best == {"after"}
     assert table.rows[0].change < 0
     assert table.remarks == ["lo is missing (before, after): no held-out rows"]
+
+
+def test_bits_per_byte_of_other_rows_are_told():
+    models = {
+        who: Scores({}, {"th": BitsPerByte(5.0, 3, size)}, None, []) for who, size in (("before", 9), ("after", 12))
+    }
+    assert compare(models)[0].remarks == ["not over the same rows, which were too long for some models: th"]
 
 
 def test_numbers_for_people():

@@ -20,7 +20,7 @@ def check(recipe: Recipe, faulty: Iterable[Path] = ()) -> list[Problem]:
     doubtful = set(faulty)
     complaints = [complaint for rule in RULES for complaint in rule(recipe)]
     return [
-        Problem(c.path, c.code, c.message, c.hint, c.severity)
+        Problem(c.path, c.code, c.message, c.hint, c.severity, c.at_key)
         for c in complaints
         if not any(path[:end] in doubtful for path in (c.path, *c.needs) for end in range(1, len(path) + 1))
     ]

@@ -18,6 +18,8 @@ class Complaint(NamedTuple):
     """Other paths that the complaint rests on."""
 
     severity: Severity = "error"
+    at_key: bool = False
+    """Point at the key, not at its value."""
 
 
 Rule = Callable[[Recipe], Iterator[Complaint]]

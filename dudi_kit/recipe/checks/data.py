@@ -39,7 +39,7 @@ def _language(path: Path, dataset: FileRows | HubRows) -> Iterator[Complaint]:
         yield Complaint((*path, key), "needs-language", message, "add 'languages: [id, th]'", needs)
     elif dataset.languages is not None and dataset.language is not None and not by_column:
         message = "'language' and 'languages' exclude each other, unless the language stands in a column"
-        yield Complaint((*path, "languages"), "exclusive", message, "remove one of them", needs)
+        yield Complaint((*path, "languages"), "exclusive", message, "remove one of them", needs, at_key=True)
     elif dataset.languages is not None and not by_column and not by_file:
         message = f"'languages' needs {LANGUAGE} in '{key}', to tell which rows are of which"
         hint = f"write {LANGUAGE} into '{key}', or name the column: 'language: {{column: …}}'"
@@ -60,7 +60,7 @@ def builtin_rows_describe_themselves(recipe: Recipe) -> Iterator[Complaint]:
         if isinstance(dataset, BuiltinRows):
             for key in sorted({"format", "language", "english"} & dataset.model_fields_set):
                 hint = "use 'languages' to keep some languages" if key == "language" else "remove it"
-                yield Complaint((*path, key), "not-here", f"the built-in corpus has its own {key}", hint)
+                yield Complaint((*path, key), "not-here", f"the built-in corpus has its own {key}", hint, at_key=True)
 
 
 def hub_datasets_are_hub_names(recipe: Recipe) -> Iterator[Complaint]:

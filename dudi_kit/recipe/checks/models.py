@@ -21,7 +21,8 @@ def token_signals_need_a_teacher(recipe: Recipe) -> Iterator[Complaint]:
     weights = {name: getattr(recipe.signals, name).weight for name in ("off_policy", "on_policy")}
     active = [f"signals.{name}" for name, weight in weights.items() if weight > 0]
     if recipe.teacher is None and active:
-        message = f"{listed(active).replace(' or ', ' and ')} compare with a teacher, and there is none"
+        verb = "s" if len(active) == 1 else ""
+        message = f"{listed(active).replace(' or ', ' and ')} need{verb} a teacher, and there is none"
         hint = f"add 'teacher: {{model: …}}', or set the weight to 0: {', '.join(f'{name}.weight' for name in active)}"
         needs = tuple(("signals", name, "weight") for name in weights)
         yield Complaint(("teacher",), "needs-teacher", message, hint, needs)

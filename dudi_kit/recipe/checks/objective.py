@@ -16,12 +16,15 @@ def demonstrations_need_english(recipe: Recipe) -> Iterator[Complaint]:
     if demonstration.source != "parallel" or set(demonstration.languages) == {"same"} or not is_used:
         return
     if not any(isinstance(rows, BuiltinRows) or rows.english for rows in recipe.data.train.values()):
-        path = ("verbalizer", "demonstration", "source")
-        message = "'parallel' shows the English version of a row, and no dataset of data.train says where it is"
-        hint = "add 'english:' to a dataset, or write 'source: pool' or 'source: none'"
+        message = "the verbalizer shows the English version of a row, and no dataset says where it is"
+        hint = "add 'english: {…}' to one, or set verbalizer.demonstration.source to pool or none"
         needs: tuple[Path, ...] = tuple(("data", "train", name, "english") for name in recipe.data.train)
-        needs += (("verbalizer", "demonstration", "languages"), *(("signals", term, "weight") for term in active))
-        yield Complaint(path, "needs-english", message, hint, needs)
+        needs += (
+            ("verbalizer", "demonstration", "languages"),
+            ("verbalizer", "demonstration", "source"),
+            *(("signals", term, "weight") for term in active),
+        )
+        yield Complaint(("data", "train"), "needs-english", message, hint, needs)
 
 
 def mapping_is_available(recipe: Recipe) -> Iterator[Complaint]:
@@ -29,8 +32,8 @@ def mapping_is_available(recipe: Recipe) -> Iterator[Complaint]:
     mapping = recipe.verbalizer.vocabulary.mapping
     if mapping in ("remap", "align"):
         path = ("verbalizer", "vocabulary", "mapping")
-        message = f"verbalizer.vocabulary.mapping: {mapping} is not available in this version"
-        hint = "write 'shared', or 'auto' where teacher and student share their tokenizer"
+        message = f"{mapping!r} is not available in this version, only 'shared'"
+        hint = "teacher and student must have the same pieces; 'auto' looks whether they do"
         yield Complaint(path, "not-available", message, hint)
 
 

@@ -16,7 +16,9 @@ def steps_or_epochs(recipe: Recipe) -> Iterator[Complaint]:
     for path, section in sections.items():
         if section is not None and section.steps is not None and section.epochs is not None:
             message = "'steps' and 'epochs' exclude each other"
-            yield Complaint((*path, "steps"), "exclusive", message, "remove one of them", ((*path, "epochs"),))
+            yield Complaint(
+                (*path, "steps"), "exclusive", message, "remove one of them", ((*path, "epochs"),), at_key=True
+            )
 
 
 def micro_batches_divide_the_batch(recipe: Recipe) -> Iterator[Complaint]:
@@ -33,8 +35,13 @@ def micro_batches_divide_the_batch(recipe: Recipe) -> Iterator[Complaint]:
 def stage_is_available(recipe: Recipe) -> Iterator[Complaint]:
     """ZeRO-3 comes later."""
     if recipe.deepspeed.stage == 3:
-        message = "deepspeed.stage: 3 is not available in this version; it comes with the training engine"
-        yield Complaint(("deepspeed", "stage"), "not-available", message, "2 shards optimizer and gradients")
+        message = "ZeRO-3 is not available in this version"
+        yield Complaint(
+            ("deepspeed", "stage"),
+            "not-available",
+            message,
+            "use stage 2, which shards the optimizer and the gradients",
+        )
 
 
 def tasks_can_be_scored(recipe: Recipe) -> Iterator[Complaint]:
