@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -143,7 +144,7 @@ def run(
     overwrite: Overwrite = False,
 ) -> None:
     """Do all of it: plan, build teachers and cold starts that are missing, train, evaluate, report."""
-    from dudi_kit import pipeline
+    pipeline = _pipeline()
 
     pipeline.run(
         recipe,
@@ -165,7 +166,7 @@ def train(
     overwrite: Overwrite = False,
 ) -> None:
     """Train the student (and what it needs first), without evaluating it."""
-    from dudi_kit import pipeline
+    pipeline = _pipeline()
 
     pipeline.train(
         recipe,
@@ -180,7 +181,7 @@ def train(
 @command("evaluate")
 def evaluate(recipe: Recipe, settings: Settings = None, output: Output = None) -> None:
     """Score a trained student beside its teacher and its cold start: bits per byte, and the recipe's tasks."""
-    from dudi_kit import pipeline
+    pipeline = _pipeline()
 
     pipeline.evaluate(recipe, overrides=parse_overrides(settings), output=output)
 
@@ -188,7 +189,7 @@ def evaluate(recipe: Recipe, settings: Settings = None, output: Output = None) -
 @command("report")
 def report(recipe: Recipe, settings: Settings = None, output: Output = None) -> None:
     """Write report.html and print the table, from what training and evaluation left behind."""
-    from dudi_kit import pipeline
+    pipeline = _pipeline()
 
     pipeline.report(recipe, overrides=parse_overrides(settings), output=output)
 
@@ -196,9 +197,19 @@ def report(recipe: Recipe, settings: Settings = None, output: Output = None) -> 
 @command("plan")
 def plan(recipe: Recipe, settings: Settings = None, output: Output = None, processes: Processes = 1) -> None:
     """Decide everything that can be decided before weights are loaded, and show it; train nothing."""
-    from dudi_kit import pipeline
+    pipeline = _pipeline()
 
     pipeline.plan(recipe, overrides=parse_overrides(settings), output=output, processes=processes)
+
+
+def _pipeline() -> ModuleType:
+    """The stations of a run. Imported late, since torch takes seconds, and with the libraries told to be quiet."""
+    from dudi_kit.noise import hush
+
+    hush()
+    from dudi_kit import pipeline
+
+    return pipeline
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The stations in order: recipe → plan → train → evaluate → report. Each command of the CLI is a function here.
 
-Training runs in processes of its own, started by `train.launch`: the memory of a teacher is free again before its student
-trains, and a crash of one stage can't take the others with it.
+Training runs in processes of its own, started by `train.launch`: the memory of a teacher is free again before its
+student trains, and a crash of one stage can't take the others with it.
 """
 
 import json
@@ -12,10 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from dudi_kit.noise import hush
-
-hush()
 
 from dudi_kit.console import err, notice, out, say
 from dudi_kit.data.ledger import Ledger
@@ -52,7 +48,9 @@ class Settings:
     overwrite: bool
 
 
-def run(recipe: Path, *, overrides: Overrides, output: Path | None, processes: int, resume: bool, overwrite: bool) -> None:
+def run(
+    recipe: Path, *, overrides: Overrides, output: Path | None, processes: int, resume: bool, overwrite: bool
+) -> None:
     """All of it."""
     stage = _chain(recipe, overrides, output)
     _train_chain(stage, Settings(processes, resume, overwrite))
@@ -103,7 +101,11 @@ def _chain(recipe: Path, overrides: Overrides, output: Path | None) -> Stage:
 def _train_chain(stage: Stage, settings: Settings) -> None:
     """Build what is missing, in order; the last one is the recipe itself."""
     for needed in stage.in_order():
-        if needed.run.complete() and _lock_of(needed.run) == needed.lock and not (settings.overwrite and needed is stage):
+        if (
+            needed.run.complete()
+            and _lock_of(needed.run) == needed.lock
+            and not (settings.overwrite and needed is stage)
+        ):
             notice(f"{needed.recipe.name}: trained already, reused from {needed.run.path}")
             continue
         # What a recipe needs is built or finished without asking, as make does; the recipe's own run is the user's.
@@ -116,7 +118,9 @@ def _train(stage: Stage, settings: Settings) -> None:
     planned = _plan(stage, settings.processes)
     _show(planned, stage)
     kept = stage.recipe.training.keep_checkpoints + 1 if stage.recipe.training.checkpoint_every else 0
-    require_space(stage.run.path, planned.checkpoint_bytes * kept + planned.parameters * 4, "checkpoints and final model")
+    require_space(
+        stage.run.path, planned.checkpoint_bytes * kept + planned.parameters * 4, "checkpoints and final model"
+    )
     began = time.time()
     start_training(stage.run, settings.processes, resume=resume)
     write_json(stage.run.environment, _environment(began, settings.processes))
@@ -134,14 +138,18 @@ def _claim(stage: Stage, settings: Settings) -> bool:
     if not run.path.exists() or not any(run.path.iterdir()):
         return False
     if not run.lock.exists():
-        raise RunDirectoryError(f"{run.path} is no run directory of dudi-kit and is not empty; choose another --output or --name.")
+        raise RunDirectoryError(
+            f"{run.path} is no run directory of dudi-kit and is not empty; choose another --output or --name."
+        )
     if _lock_of(run) != stage.lock:
         raise RunDirectoryError(
             f"{run.path} holds a run of other settings (lock {_lock_of(run)[:8]}, this recipe has {stage.lock[:8]}). "
             "Give this one another name with --name=…, or remove the old one with --overwrite."
         )
     if run.checkpoints.is_dir() and not settings.resume:
-        raise RunDirectoryError(f"{run.path} holds an unfinished run of this recipe: go on with --resume, or start again with --overwrite.")
+        raise RunDirectoryError(
+            f"{run.path} holds an unfinished run of this recipe: go on with --resume, or start again with --overwrite."
+        )
     return run.checkpoints.is_dir()
 
 
@@ -197,7 +205,9 @@ def _environment(began: float, processes: int) -> dict[str, Any]:
 
 def _require_trained(stage: Stage) -> None:
     if not stage.run.complete():
-        raise RunDirectoryError(f"{stage.run.path} holds no trained student yet: call `dudi-kit train` or `dudi-kit run` first.")
+        raise RunDirectoryError(
+            f"{stage.run.path} holds no trained student yet: call `dudi-kit train` or `dudi-kit run` first."
+        )
     if _lock_of(stage.run) != stage.lock:
         raise RunDirectoryError(
             f"{stage.run.path} was trained with other settings (lock {_lock_of(stage.run)[:8]}, this recipe has "
@@ -209,7 +219,10 @@ def _evaluate(stage: Stage) -> None:
     """Score every model that the recipe asks for, and say which could not be."""
     planned = read_plan(stage.run)
     ledger = Ledger()
-    tasks = {name: TaskData(task, _examples(stage.recipe, {name: task.data}, ledger)) for name, task in stage.recipe.evaluation.tasks.items()}
+    tasks = {
+        name: TaskData(task, _examples(stage.recipe, {name: task.data}, ledger))
+        for name, task in stage.recipe.evaluation.tasks.items()
+    }
     held_out = _examples(stage.recipe, stage.recipe.data.held_out, ledger)
     if not tasks and not held_out:
         notice("nothing to evaluate: the recipe has neither evaluation.tasks nor data.held_out")
@@ -224,7 +237,9 @@ def _evaluate(stage: Stage) -> None:
     write_json(stage.run.evaluation / "ledger.json", ledger.as_json())
 
 
-def _score(source: ModelSource, who: Subject, stage: Stage, tasks: Mapping[str, TaskData], held_out: list[Any]) -> Scores:
+def _score(
+    source: ModelSource, who: Subject, stage: Stage, tasks: Mapping[str, TaskData], held_out: list[Any]
+) -> Scores:
     role = "teacher" if who == "teacher" else "student"
     model = load_model(source.path, who=role, dtype=source.dtype, revision=source.revision, gguf_file=source.gguf_file)
     return evaluate_model(
@@ -250,7 +265,10 @@ def _subjects(stage: Stage, planned: Plan) -> dict[Subject, ModelSource | None]:
 
 
 def _examples(recipe: Recipe, datasets: Mapping[str, Dataset], ledger: Ledger) -> list[Any]:
-    read = (load_examples(name, dataset, on_bad_row=recipe.data.on_bad_row, ledger=ledger) for name, dataset in datasets.items())
+    read = (
+        load_examples(name, dataset, on_bad_row=recipe.data.on_bad_row, ledger=ledger)
+        for name, dataset in datasets.items()
+    )
     return [example for examples in read for example in examples]
 
 

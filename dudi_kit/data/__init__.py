@@ -1,0 +1,1 @@
+"""Room 2: rows → examples → token batches."""

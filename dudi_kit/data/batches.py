@@ -1,4 +1,3 @@
-# ruff: noqa: N815 - shapes stand in names: input_ids_BT
 """The tensors that all models read: prompts padded on the left, responses on the right.
 
 Shapes: B rows, P prompt columns, R response columns, T = P + R. All responses begin in column P, so that a slice of the
@@ -32,10 +31,6 @@ class Batch:
     response_mask_BR: Tensor
     """True on response tokens, the end-of-turn included; from lengths, so that pad may equal eos."""
 
-    languages: tuple[str, ...]
-    rows: tuple[int, ...]
-    """Numbers of the training rows, for seeds and caches."""
-
     @property
     def prompt_columns(self) -> int:
         """P."""
@@ -54,8 +49,6 @@ class Batch:
             self.position_ids_BT.to(device),
             self.response_ids_BR.to(device),
             self.response_mask_BR.to(device),
-            self.languages,
-            self.rows,
         )
 
 
@@ -64,17 +57,15 @@ def join(
     responses: Sequence[Sequence[int]],
     *,
     pad_id: int,
-    languages: Sequence[str],
-    rows: Sequence[int],
     multiple: int = MULTIPLE,
 ) -> Batch:
     """Token ids → one padded batch.
 
-    prompts, responses, languages, rows: one for each row of the batch. A prompt has one token at least, since its last
+    prompts, responses: one for each row of the batch. A prompt has one token at least, since its last
     one predicts the first of the response; a response may be empty. P and R are rounded up to `multiple`, and R is
     never 0.
     """
-    assert len(prompts) == len(responses) == len(languages) == len(rows) > 0, "one of each for every row"
+    assert len(prompts) == len(responses) > 0, "one of each for every row"
     assert all(prompts), "the last token of a prompt predicts the first of the response"
     left_BP, left_mask_BP = pad(prompts, pad_id, side="left", multiple=multiple)
     right_BR, right_mask_BR = pad(responses, pad_id, side="right", multiple=multiple)
@@ -85,8 +76,6 @@ def join(
         position_ids_BT=positions(mask_BT),
         response_ids_BR=right_BR,
         response_mask_BR=right_mask_BR,
-        languages=tuple(languages),
-        rows=tuple(rows),
     )
 
 

@@ -99,7 +99,9 @@ EVENTS: dict[str, dict[str, Parts]] = {
     "nature": {"see": SIGHTS, "photograph": SIGHTS, "plant": ("tree", "flowers", "bamboo")},
 }
 TOPICS = tuple(EVENTS)
-TOPIC_OF = {(verb, thing): topic for topic, verbs in EVENTS.items() for verb, things in verbs.items() for thing in things}
+TOPIC_OF: dict[Parts, str] = {
+    (verb, thing): topic for topic, verbs in EVENTS.items() for verb, things in verbs.items() for thing in things
+}
 
 ASKED: dict[str, Parts] = {
     # verbs of the questions: objects
@@ -168,7 +170,9 @@ def items(split: str) -> tuple[Item, ...]:
 
 
 def _sentiment(split: str) -> Iterator[Item]:
-    groups = [[(t, q) for t in things for q in good + bad] for things, good, bad in THINGS_AND_QUALITIES]
+    groups: list[list[Parts]] = [
+        [(thing, quality) for thing in things for quality in good + bad] for things, good, bad in THINGS_AND_QUALITIES
+    ]
     for composition in _share(_ranked(groups), SIZES["sentiment"], split, rows_each=2):
         if split == "train":
             patterns: Parts = AFFIRMING + NEGATING

@@ -79,13 +79,7 @@ def _row_nats(logits_RV: Tensor, ids_R: Tensor, mask_R: Tensor) -> float:
 
 
 def _batch(rows: Sequence[Encoded], pad_id: int) -> Batch:
-    return join(
-        [row.prompt_ids for row in rows],
-        [row.response_ids for row in rows],
-        pad_id=pad_id,
-        languages=[row.example.language for row in rows],
-        rows=range(len(rows)),
-    )
+    return join([row.prompt_ids for row in rows], [row.response_ids for row in rows], pad_id=pad_id)
 
 
 def _added(total: BitsPerByte | None, row: Encoded, nats: float) -> BitsPerByte:

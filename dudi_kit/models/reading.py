@@ -21,7 +21,11 @@ def response_logits(model: nn.Module, batch: Batch) -> Tensor:
     The logits that predict token t are those at t−1: of the last R+1 columns the final one predicts nothing and goes.
     """
     width = batch.response_ids_BR.shape[1]
-    inputs: dict[str, Any] = {"input_ids": batch.input_ids_BT, "attention_mask": batch.attention_mask_BT, "use_cache": False}
+    inputs: dict[str, Any] = {
+        "input_ids": batch.input_ids_BT,
+        "attention_mask": batch.attention_mask_BT,
+        "use_cache": False,
+    }
     accepted = _forward_parameters(model)
     if "position_ids" in accepted:
         inputs["position_ids"] = batch.position_ids_BT

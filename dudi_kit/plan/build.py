@@ -80,7 +80,12 @@ def build_plan(stage: Stage, *, processes: int, ledger: Ledger) -> Plan:
 
 
 def training_rows(
-    recipe: Recipe, examples: list[Example], student: Encoder, teaching: Teaching | None, room: int | None, ledger: Ledger
+    recipe: Recipe,
+    examples: list[Example],
+    student: Encoder,
+    teaching: Teaching | None,
+    room: int | None,
+    ledger: Ledger,
 ) -> TrainingRows:
     """The token ids of every training row, and their order."""
     side = None
@@ -155,11 +160,11 @@ def _teaching(stage: Stage, student: Encoder, config: PreTrainedConfig) -> Teach
     if source is None or not (signals.off_policy.weight or signals.on_policy.weight):
         return None
     encoder = encoder_of(source, who="teacher")
-    teacher_config = student_config(stage.teacher, encoder.tokenizer) if stage.teacher else config_of(source, who="teacher")
-    mapping = stage.recipe.verbalizer.vocabulary.mapping
-    vocabulary = decide(
-        _speaker("student", student, config), _speaker(source.path, encoder, teacher_config), mapping
+    teacher_config = (
+        student_config(stage.teacher, encoder.tokenizer) if stage.teacher else config_of(source, who="teacher")
     )
+    mapping = stage.recipe.verbalizer.vocabulary.mapping
+    vocabulary = decide(_speaker("student", student, config), _speaker(source.path, encoder, teacher_config), mapping)
     return Teaching(source, encoder, vocabulary, context_of(teacher_config))
 
 
@@ -172,7 +177,6 @@ def _start(stage: Stage) -> ModelSource | None:
         return trained(stage.start.run, "fp32")
     student = stage.recipe.student
     return given(student, "fp32") if isinstance(student, PretrainedStudent) else None
-
 
 
 def _teacher_room(recipe: Recipe, teaching: Teaching | None) -> int | None:

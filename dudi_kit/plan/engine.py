@@ -30,7 +30,7 @@ def ds_config(recipe: Recipe, batches: Arithmetic) -> dict[str, Any]:
 
 def launch_command(processes: int, run_dir: str, *, resume: bool) -> list[str]:
     """Arguments after `python` that start the training processes of one machine."""
-    worker = ["-m", "dudi_kit.train.worker", run_dir, *(["--resume"] if resume else [])]
+    worker = ["-m", "dudi_kit.train", run_dir, *(["--resume"] if resume else [])]
     if processes == 1:
         return worker
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *worker]

@@ -34,7 +34,17 @@ REPLACED = (("student", "cold_start"), ("teacher", "recipe"), ("student", "recip
 WHOLE = 64 << 20
 """Files up to this many bytes are hashed whole; larger ones by size, first and last MiB (weights of tens of GB)."""
 
-PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "tokenizers", "bitsandbytes", "peft", "datasets", "numpy")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "deepspeed",
+    "tokenizers",
+    "bitsandbytes",
+    "peft",
+    "datasets",
+    "numpy",
+)
 
 
 def parts(recipe: Recipe, dependencies: Mapping[str, str]) -> dict[str, Any]:
@@ -82,7 +92,11 @@ def _with_contents(value: Any, languages: list[str]) -> Any:
     if isinstance(value, list):
         return [_with_contents(item, languages) for item in value]
     if isinstance(value, str) and value.startswith("/"):
-        files = [Path(value.replace("{language}", language)) for language in languages or [""]] if "{language}" in value else [Path(value)]
+        files = (
+            [Path(value.replace("{language}", language)) for language in languages or [""]]
+            if "{language}" in value
+            else [Path(value)]
+        )
         return [content_hash(file) for file in files]
     return value
 

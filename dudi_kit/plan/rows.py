@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Example
 from dudi_kit.data.ledger import Ledger
+from dudi_kit.data.load import load_examples
 from dudi_kit.data.mixing import Mixture
 from dudi_kit.errors import DataError, VocabularyMismatch
-from dudi_kit.data.load import load_examples
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.data import Data
 from dudi_kit.recipe.schema.verbalizer import Term
@@ -93,7 +93,9 @@ class TeacherSide:
         shown = self.encoder.prompt_ids(turns)
         if len(shown) <= self.room:
             return shown
-        self.ledger.count("taught without a demonstration: longer than the teacher's room", example.language, str(example.origin))
+        self.ledger.count(
+            "taught without a demonstration: longer than the teacher's room", example.language, str(example.origin)
+        )
         return bare
 
     def check_pieces(self, response: list[int], example: Example) -> None:
@@ -126,7 +128,9 @@ def mixed(recipe: Recipe, rows: list[Row]) -> TrainingRows:
 def training_examples(recipe: Recipe, ledger: Ledger) -> list[Example]:
     """Every training row; those of a dataset with `demonstrate: true` read as a teacher would read them."""
     data = recipe.data
-    read = [load_examples(name, dataset, on_bad_row=data.on_bad_row, ledger=ledger) for name, dataset in data.train.items()]
+    read = [
+        load_examples(name, dataset, on_bad_row=data.on_bad_row, ledger=ledger) for name, dataset in data.train.items()
+    ]
     examples = [example for dataset in read for example in dataset]
     demonstrator = Demonstrator(recipe.verbalizer.demonstration, examples, ledger)
     shown = {name for name, dataset in data.train.items() if dataset.demonstrate}

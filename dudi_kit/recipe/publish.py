@@ -102,5 +102,7 @@ def _partial_keyword(key: str, value: Any) -> Any:
 
 
 def _or_null(node: dict[str, Any]) -> dict[str, Any]:
-    told = {key: node.pop(key) for key in ("description", "default") if key in node}  # where editors look for them
+    told: dict[str, Any] = {
+        key: node.pop(key) for key in ("description", "default") if key in node
+    }  # where editors look for them
     return {**told, "anyOf": [node, {"type": "null"}]}

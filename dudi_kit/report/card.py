@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from dudi_kit.report.compare import Comparison, compare, number
+from dudi_kit.report.compare import Comparison, compare, number, without_table
 from dudi_kit.report.facts import describe_model, headline
 from dudi_kit.report.read import SUBJECTS, RunFiles
 from dudi_kit.report.terminal import language_name
@@ -27,6 +27,7 @@ def model_card(run: RunFiles) -> str:
         "\n".join(f"- {what}: {_inline(value)}" for what, value in headline(run)),
         "## Scores",
         "\n\n".join(map(_table, comparisons)) or "Nothing was evaluated: no scores are known.",
+        "\n".join(f"- {_inline(remark)}" for remark in without_table(run.scores)),
         "## How it was made",
         _making(run),
         "## Limitations",
@@ -35,15 +36,13 @@ def model_card(run: RunFiles) -> str:
         "Unknown: dudi-kit can't tell. It depends on the licences of the teacher, of the student's starting weights "
         "and of the training data. Set it here before you share the model.",
     ]
-    return _front_matter(run) + "\n\n".join(section for section in sections if section) + "\n"
+    return _front_matter(run, comparisons) + "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front_matter(run: RunFiles) -> str:
-    languages = {
-        language for comparison in compare(run.scores) for row in comparison.rows for language in [row.language]
-    }
+def _front_matter(run: RunFiles, comparisons: list[Comparison]) -> str:
+    languages = {row.language for comparison in comparisons for row in comparison.rows}
     matter: dict[str, Any] = {
-        "language": sorted(languages - {"mean"}),
+        "language": sorted(languages - {MEAN}),
         "base_model": _hub_models(run.recipe),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",

@@ -69,6 +69,13 @@ def compare(scores: Mapping[Subject, Scores]) -> list[Comparison]:
     return [*tables, *_compare_bits(scores)]
 
 
+def without_table(scores: Mapping[Subject, Scores]) -> list[str]:
+    """What is missing of tasks, or of bits per byte, that no model has any score of, and so no table tells."""
+    told = {table.task for table in compare(scores)}
+    tasks = {missing.task: None for model in scores.values() for missing in model.missing if missing.task not in told}
+    return [f"{task}: {remark}" for task in tasks for remark in _missing_remarks(scores, task)]
+
+
 def number(value: float | None, digits: int, *, signed: bool = False) -> str:
     """A number for people: a real minus sign, and a dash where there is none."""
     if value is None:

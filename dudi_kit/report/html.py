@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from dudi_kit.evaluate.scores import BITS
-from dudi_kit.report.compare import compare, number
+from dudi_kit.report.compare import compare, number, without_table
 from dudi_kit.report.facts import headline
 from dudi_kit.report.plots import language_curves, loss_curves, score_bars
 from dudi_kit.report.read import SUBJECTS, RunFiles, keys_at
@@ -45,7 +45,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "name": run.name,
         "description": run.recipe.get("description"),
         "facts": headline(run),
-        "notes": run.notes,
+        "notes": run.notes + without_table(run.scores),
         "subjects": SUBJECTS,
         "tables": [
             (table, _svg(score_bars(table)) if i < MOST_PICTURES else None)
@@ -56,6 +56,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "curves": _svg(loss_curves(run.steps)),
         "language_curves": _language_curves(run),
         "ledger": ledger,
+        "ledger_known": run.ledger is not None,
         "ledger_languages": sorted({language for counts in ledger.values() for language in counts}),
         "samples": _by_task(samples),
         "sample_count": len(samples),
@@ -67,7 +68,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
 
 def whole_ledger(run: RunFiles) -> dict[str, dict[str, int]]:
     """The run's ledger, and what each model's evaluation left out."""
-    ledger = dict(run.ledger)
+    ledger = dict(run.ledger or {})
     for subject, scores in run.scores.items():
         ledger |= {f"evaluation of {subject}: {event}": counts for event, counts in scores.left_out.items()}
     return ledger

@@ -34,7 +34,9 @@ class RunFiles:
     lock: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
-    ledger: dict[str, dict[str, int]] = field(default_factory=dict)
+    ledger: dict[str, dict[str, int]] | None = None
+    """{event: {language: rows}}; empty where nothing happened to any row, None where that is not known."""
+
     steps: list[dict[str, Any]] = field(default_factory=list)
     """Lines of metrics.jsonl, in the order of their steps."""
 
@@ -57,9 +59,9 @@ def read_run(folder: Path) -> RunFiles:
     run.lock = _read(run, "lock.json", "revisions and hashes", _mapping) or {}
     run.plan = _read(run, "plan.json", "the plan", _mapping) or {}
     run.environment = _read(run, "env.json", "machine and versions", _mapping) or {}
-    run.ledger = _read(run, "ledger.json", "dropped and cut rows", _ledger) or {}
+    run.ledger = _read(run, "ledger.json", "dropped and cut rows", _ledger)
     run.steps = _read(run, "metrics.jsonl", "loss curves", lambda path: _read_steps(path, run.notes)) or []
-    for subject in SUBJECTS:
+    for subject in _expected(run):
         scores = _read(run, f"evaluation/{subject}.json", f"scores of {subject}", load_scores)
         answers = _read(run, f"evaluation/{subject}.answers.jsonl", f"answers of {subject}", load_answers)
         if scores is not None:
@@ -67,6 +69,17 @@ def read_run(folder: Path) -> RunFiles:
         if answers is not None:
             run.answers[subject] = answers
     return run
+
+
+def _expected(run: RunFiles) -> list[Subject]:
+    """The models that the recipe wants evaluated, and those that were; all where neither is known."""
+    evaluation = run.recipe.get("evaluation")
+    wanted = evaluation.get("models") if isinstance(evaluation, Mapping) else None
+    if not isinstance(wanted, list):
+        return list(SUBJECTS)
+    there = [subject for subject in SUBJECTS if (run.folder / "evaluation" / f"{subject}.json").is_file()]
+    teacherless = "teacher" in run.recipe and run.recipe["teacher"] is None
+    return [s for s in SUBJECTS if s in there or (s in wanted and not (s == "teacher" and teacherless))]
 
 
 def _read(run: RunFiles, name: str, what: str, read: Callable[[Path], T]) -> T | None:

@@ -10,16 +10,15 @@ from rich.text import Text
 from dudi_kit.evaluate.scores import Scores
 from dudi_kit.recipe.languages import LANGUAGES
 from dudi_kit.recipe.schema.evaluation import Subject
-from dudi_kit.report.compare import MEAN, Comparison, Row, compare, number
+from dudi_kit.report.compare import MEAN, Comparison, Row, compare, number, without_table
 from dudi_kit.report.read import SUBJECTS
 
 
 def scores_table(scores: Mapping[Subject, Scores]) -> Group:
     """For `Console.print`: a table for each task and metric, then bits per byte; a dash is a missing score."""
-    comparisons = compare(scores)
-    if not comparisons:
-        return Group(Text("No scores: nothing was evaluated."))
-    return Group(*(_table(comparison) for comparison in comparisons))
+    tables = [_table(comparison) for comparison in compare(scores)]
+    untold = [Text(remark) for remark in without_table(scores)]
+    return Group(*tables, *untold) if tables or untold else Group(Text("No scores: nothing was evaluated."))
 
 
 def language_name(code: str) -> str:

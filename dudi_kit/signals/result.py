@@ -1,4 +1,3 @@
-# ruff: noqa: N815 - shapes stand in names: total_B
 """What a signal returns: sums and counts for each row, so that any grouping (batch, rank, language) can be averaged.
 
 Shape suffixes: B rows, T response positions, V vocabulary. All values are in nats unless said otherwise.

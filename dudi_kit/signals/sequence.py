@@ -1,4 +1,3 @@
-# ruff: noqa: N815 - shapes stand in names: corpus_B
 """The sequence signal: the student learns to prefer the corpus response to its own sample."""
 
 from dataclasses import dataclass

@@ -40,7 +40,10 @@ def start_training(run: RunDir, processes: int, *, resume: bool) -> None:
 
 
 def _failure(run: RunDir, code: int) -> DudiError:
-    said = [f"rank {log.stem.removeprefix('rank-')}: {log.read_text(encoding='utf-8').strip()}" for log in sorted(run.logs.glob("rank-*.log"))]
+    said = [
+        f"rank {log.stem.removeprefix('rank-')}: {log.read_text(encoding='utf-8').strip()}"
+        for log in sorted(run.logs.glob("rank-*.log"))
+    ]
     if said:
         known = code if code in {int(exit_code) for exit_code in Exit} else Exit.ENVIRONMENT
         return TrainingStopped("training stopped. " + "\n".join(said), Exit(known))

@@ -88,7 +88,9 @@ class Loop:
             )
         self.accelerator.load_state(str(checkpoint.path / "state"))
         if self._refreshed is not None and self.models.reference is not None:
-            weights = torch.load(checkpoint.path / "reference.pt", weights_only=True, map_location=self.accelerator.device)
+            weights = torch.load(
+                checkpoint.path / "reference.pt", weights_only=True, map_location=self.accelerator.device
+            )
             refresh(self.models.reference, weights)
         self.accelerator.print(f"resuming after step {checkpoint.step} from {checkpoint.path}")
         return checkpoint.step

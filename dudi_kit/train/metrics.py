@@ -29,7 +29,9 @@ class Window:
         """Add one quantity's rows. languages: of each row."""
         row = torch.tensor([self.languages.index(code) for code in languages], device=self.device)
         values = torch.stack([sums.total_B.detach(), sums.count_B], dim=-1).to(self.device, torch.float64)
-        table = self._sums.setdefault(name, torch.zeros(len(self.languages), 2, dtype=torch.float64, device=self.device))
+        table = self._sums.setdefault(
+            name, torch.zeros(len(self.languages), 2, dtype=torch.float64, device=self.device)
+        )
         table.index_add_(0, row, values)
 
     def add_signal(self, name: str, result: SignalResult, languages: Sequence[str]) -> None:
@@ -51,13 +53,17 @@ class Window:
         """The window as a line of metrics.jsonl: `loss` and each signal's mean, by language, with its metrics."""
         signals = {name: self._signal(name, sums) | {"weight": weight} for name, weight in weights.items()}
         line: dict[str, Any] = {"loss": sum(s["loss"] * s["weight"] for s in signals.values()), "signals": signals}
-        rollouts = {name.partition(".")[2]: self._means(table) for name, table in sums.items() if name.startswith("rollout.")}
+        rollouts = {
+            name.partition(".")[2]: self._means(table) for name, table in sums.items() if name.startswith("rollout.")
+        }
         return line | ({"rollouts": rollouts} if rollouts else {})
 
     def _signal(self, name: str, sums: Mapping[str, Tensor]) -> dict[str, Any]:
         means = self._means(sums[name])
         prefix = f"{name}."
-        metrics = {key.removeprefix(prefix): self._means(table) for key, table in sums.items() if key.startswith(prefix)}
+        metrics = {
+            key.removeprefix(prefix): self._means(table) for key, table in sums.items() if key.startswith(prefix)
+        }
         return {
             "loss": means["all"],
             "count": int(sums[name][:, 1].sum()),
@@ -67,9 +73,7 @@ class Window:
 
     def _means(self, table: Tensor) -> dict[str, Any]:
         total, count = table.sum(0).tolist()
-        by_language = {
-            code: (t / n) for code, (t, n) in zip(self.languages, table.tolist(), strict=True) if n > 0
-        }
+        by_language = {code: (t / n) for code, (t, n) in zip(self.languages, table.tolist(), strict=True) if n > 0}
         return {"all": total / max(count, 1), "by_language": by_language}
 
 

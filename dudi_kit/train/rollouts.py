@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedModel, TopPLogitsWarper
 
 from dudi_kit.models.generation import Continuation, Stops, continue_prompts
-from dudi_kit.recipe.schema.training import Rollouts
 from dudi_kit.plan.rows import Row
+from dudi_kit.recipe.schema.training import Rollouts
 
 
 class Sampler:
@@ -46,7 +46,9 @@ class Sampler:
 
     def _uniform(self, rows: Sequence[Row], step: int) -> Tensor:
         """A uniform number for each row and each new token: [B, max_new_tokens]."""
-        numbers = [np.random.default_rng((self.seed, step, row.index)).random(self.settings.max_new_tokens) for row in rows]
+        numbers = [
+            np.random.default_rng((self.seed, step, row.index)).random(self.settings.max_new_tokens) for row in rows
+        ]
         return torch.from_numpy(np.stack(numbers))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dudi_kit.data.batches import Batch, join
 from dudi_kit.models.generation import Continuation
 from dudi_kit.models.reading import frozen_response_logits, response_logits
+from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.signals import Signals
 from dudi_kit.recipe.schema.verbalizer import Term
 from dudi_kit.signals.divergences import Divergence
@@ -26,7 +27,6 @@ from dudi_kit.signals.result import SignalResult
 from dudi_kit.signals.sequence import PairLogprobs, sequence_signal
 from dudi_kit.signals.token import token_signal
 from dudi_kit.train.builders import active_weights, divergence_of
-from dudi_kit.plan.rows import Row
 
 ON_CORPUS = frozenset({"sequence", "off_policy", "sft", "dft"})
 """Signals that read the corpus response y."""
@@ -132,7 +132,9 @@ class Objective:
     def read(self, models: Models, pairs: Sequence[Pair]) -> Readings:
         """Ask each model once."""
         terms = self._terms_read_by_student()
-        batch = self._join([(pair.row.prompt, pair.response(term)) for term in terms for pair in pairs], self.padding.student, models)
+        batch = self._join(
+            [(pair.row.prompt, pair.response(term)) for term in terms for pair in pairs], self.padding.student, models
+        )
         corpus_rows = len(pairs) if "off_policy" in terms else 0
         logits = response_logits(models.student, batch)
         with_logprobs = bool(self.weights.keys() - OF_TEACHER)
@@ -167,7 +169,7 @@ class Objective:
     def _join(self, inputs: Sequence[tuple[list[int], list[int]]], pad_id: int, models: Models) -> Batch:
         device = next(models.student.parameters()).device
         prompts, responses = zip(*inputs, strict=True)
-        return join(prompts, responses, pad_id=pad_id, languages=[""] * len(inputs), rows=[0] * len(inputs)).to(device)
+        return join(prompts, responses, pad_id=pad_id).to(device)
 
 
 def _logprobs(logits_BRV: Tensor, batch: Batch) -> Tensor:

@@ -1,8 +1,7 @@
 """One training process: reads a planned run directory, trains, leaves `final/`.
 
-Started by `dudi-kit` (once for each process), by torchrun or by any launcher that sets RANK and WORLD_SIZE:
-
-    python -m dudi_kit.train.worker outputs/my-run [--resume]
+Started by `dudi-kit` (once for each process), by torchrun or by any launcher that sets RANK and WORLD_SIZE, as
+`python -m dudi_kit.train outputs/my-run [--resume]` (see `__main__`).
 """
 
 import os
@@ -10,10 +9,6 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any
-
-from dudi_kit.noise import hush
-
-hush()
 
 import torch
 from accelerate import Accelerator
@@ -120,7 +115,9 @@ def save_final(loop: Loop) -> None:
             load_tokenizer(str(run.tokenizer)).save_pretrained(partial)
             partial.replace(run.final)
         except OSError as error:
-            raise EnvironmentLack(f"can't write {run.final}: {error.strerror or error}. Free some space; --resume.") from error
+            raise EnvironmentLack(
+                f"can't write {run.final}: {error.strerror or error}. Free some space; --resume."
+            ) from error
     accelerator.wait_for_everyone()
 
 
@@ -158,6 +155,3 @@ def _report(run: RunDir, text: str, code: Exit) -> Exit:
     print(text, file=sys.stderr, flush=True)  # noqa: T201 – the one line that the user must see
     return code
 
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

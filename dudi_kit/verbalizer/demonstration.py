@@ -7,16 +7,15 @@ into the last user turn, whose text a sandboxed Jinja template writes.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-
-from jinja2 import StrictUndefined, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import Any
 
 from dudi_kit.data.example import Example, Exchange, Turn
 from dudi_kit.data.ledger import Ledger
+from dudi_kit.data.rendering import Refused, compile_template
 from dudi_kit.errors import RecipeError
 from dudi_kit.recipe.languages import LANGUAGES
 from dudi_kit.recipe.schema.verbalizer import Demonstration
@@ -33,8 +32,7 @@ class Demonstrator:
     ledger: Ledger
 
     def __post_init__(self) -> None:
-        self._environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        self._templates = _template_texts(self.settings)
+        self._templates = _compiled_templates(self.settings)
         self._by_language: dict[str, list[Example]] = {}
         for example in self.pool:
             self._by_language.setdefault(example.language, []).append(example)
@@ -47,7 +45,9 @@ class Demonstrator:
         shown = self.exchanges(example)
         if not shown:
             if self.settings.source != "none":
-                self.ledger.count("taught without a demonstration: none for this row", example.language, str(example.origin))
+                self.ledger.count(
+                    "taught without a demonstration: none for this row", example.language, str(example.origin)
+                )
             return example.prompt
         *earlier, last = example.prompt
         return (*earlier, Turn("user", self._render(example, last.content, shown)))
@@ -66,10 +66,8 @@ class Demonstrator:
     def _from_pool(self, example: Example, languages: list[str]) -> list[Exchange | None]:
         """One exemplar in the row's language, with its own English version where it has one; else a row of that language."""
         exemplar = self._draw(example, example.language)
-        return [
-            _parallel(exemplar, language) or _own(self._draw(example, language)) if exemplar else _own(self._draw(example, language))
-            for language in languages
-        ]
+        own = [exemplar and _parallel(exemplar, language) for language in languages]
+        return [shown or _own(self._draw(example, language)) for shown, language in zip(own, languages, strict=True)]
 
     def _draw(self, example: Example, language: str) -> Example | None:
         """A row of `language` that is not the example, chosen by a hash of seed and row: the same in every run."""
@@ -82,34 +80,54 @@ class Demonstrator:
         return next((row for row in others if not _same_item(row, example)), None)
 
     def _render(self, example: Example, prompt: str, shown: list[Exchange]) -> str:
-        name, text = self._templates.get(example.language) or self._templates["*"]
+        name, render = self._templates.get(example.language) or self._templates["*"]
+        values = {
+            "demonstrations": [{**e._asdict(), "language_name": LANGUAGES[e.language].name} for e in shown],
+            "prompt": prompt,
+            "language": example.language,
+            "language_name": LANGUAGES[example.language].name,
+        }
         try:
-            return self._environment.from_string(text).render(
-                demonstrations=[{**e._asdict(), "language_name": LANGUAGES[e.language].name} for e in shown],
-                prompt=prompt,
-                language=example.language,
-                language_name=LANGUAGES[example.language].name,
-            )
-        except TemplateError as error:
-            raise RecipeError(
-                f"verbalizer.demonstration.template: {name}: {error}. A template may use demonstrations (language, "
-                "language_name, prompt, response of each), prompt, language and language_name."
-            ) from error
+            return render(values)
+        except Refused as error:
+            raise _faulty(name, error) from error
 
 
-def _template_texts(settings: Demonstration) -> dict[str, tuple[str, str]]:
-    """Language → (file name, template); `*` stands for all languages without one of their own."""
+Compiled = tuple[str, Callable[[Mapping[str, Any]], str]]
+"""A template's file name, and the function that renders it."""
+
+
+def _compiled_templates(settings: Demonstration) -> dict[str, Compiled]:
+    """The template of each language that has one of its own; `*` stands for all others."""
     default = resources.files("dudi_kit.verbalizer").joinpath("templates/default.jinja")
     texts = {"*": ("default.jinja", default.read_text(encoding="utf-8"))}
     chosen = settings.template if isinstance(settings.template, dict) else {"*": settings.template}
     for language, path in chosen.items():
-        if path is None:
-            continue
-        try:
-            texts[language] = (path, Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"verbalizer.demonstration.template: can't read {path}: {error.strerror}") from error
-    return texts
+        if path is not None:
+            texts[language] = (path, _read(path))
+    return {language: _compiled(name, text) for language, (name, text) in texts.items()}
+
+
+def _compiled(name: str, text: str) -> Compiled:
+    try:
+        return name, compile_template(text)
+    except Refused as error:
+        raise _faulty(name, error) from error
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise RecipeError(f"verbalizer.demonstration.template: can't read {path}: {reason}.") from error
+
+
+def _faulty(name: str, error: Refused) -> RecipeError:
+    return RecipeError(
+        f"verbalizer.demonstration.template: {name}: {error}. A template may use demonstrations (language, language_name, "
+        "prompt and response of each), prompt, language and language_name."
+    )
 
 
 def _own(example: Example | None) -> Exchange | None:

@@ -64,5 +64,9 @@ def _shared_prefix(both: set[int], rows: int) -> int:
 
 def _reason(student: Speaker, teacher: Speaker, size: int) -> str:
     text = f"shared: teacher and student have the same {size:,} pieces under the same ids"
-    cut = [f"{side.rows - size:,} of the {who}'s {side.rows:,}" for who, side in (("student", student), ("teacher", teacher)) if side.rows > size]
+    cut = [
+        f"{side.rows - size:,} of the {who}'s {side.rows:,}"
+        for who, side in (("student", student), ("teacher", teacher))
+        if side.rows > size
+    ]
     return f"{text}; cut as padding or unknown to the other side: {' and '.join(cut)} rows" if cut else text

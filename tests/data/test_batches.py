@@ -5,8 +5,7 @@ from dudi_kit.data.batches import join
 
 
 def batch(prompts, responses, **options):
-    count = len(prompts)
-    return join(prompts, responses, pad_id=0, languages=["id"] * count, rows=list(range(count)), **options)
+    return join(prompts, responses, pad_id=0, **options)
 
 
 def test_layout_by_hand():
@@ -17,8 +16,6 @@ def test_layout_by_hand():
     assert b.response_ids_BR.tolist() == [[5, 0], [6, 7]]
     assert b.response_mask_BR.tolist() == [[True, False], [True, True]]
     assert (b.prompt_columns, b.response_columns) == (4, 2)
-    assert b.languages == ("id", "id")
-    assert b.rows == (0, 1)
 
 
 def test_the_column_before_each_response_token_predicts_it():

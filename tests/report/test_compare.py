@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from dudi_kit.evaluate.scores import BitsPerByte, LanguageScores, MetricScore, Missing, Scores, TaskScores
-from dudi_kit.report.compare import compare, number
+from dudi_kit.report.compare import compare, number, without_table
 from dudi_kit.report.terminal import scores_table
 
 
@@ -52,6 +52,15 @@ def test_bits_per_byte_of_other_rows_are_told():
         who: Scores({}, {"th": BitsPerByte(5.0, 3, size)}, None, []) for who, size in (("before", 9), ("after", 12))
     }
     assert compare(models)[0].remarks == ["not over the same rows, which were too long for some models: th"]
+
+
+def test_a_task_without_any_score_is_told_outside_the_tables():
+    some = scores(th=40.0)
+    some.missing.append(Missing("summary", "my", "every row is too long"))
+    assert without_table({"after": some}) == ["summary: my is missing (after): every row is too long"]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(scores_table({"after": some}))
+    assert "summary: my is missing" in console.export_text()
 
 
 def test_numbers_for_people():

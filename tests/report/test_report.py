@@ -94,6 +94,29 @@ def test_an_empty_run_directory_has_a_report_of_what_is_missing(tmp_path):
         assert f"evaluation/{who}.answers.jsonl is missing" in page
 
 
+def test_an_unknown_ledger_is_not_an_empty_one(run_dir):
+    for path in run_dir.glob("evaluation/*.json"):
+        path.unlink()
+    (run_dir / "ledger.json").write_text("{}")
+    assert "no row was dropped" in write_report(run_dir).read_text("utf-8")
+    (run_dir / "ledger.json").unlink()
+    page = write_report(run_dir).read_text("utf-8")
+    assert "no row was dropped" not in page
+    assert "is not known" in page
+
+
+def test_a_model_that_the_recipe_does_not_evaluate_is_not_missed(run_dir):
+    for path in run_dir.glob("evaluation/teacher*"):
+        path.unlink()
+    recipe = json.loads((run_dir / "recipe.resolved.json").read_text())
+    recipe["evaluation"] = {"models": ["before", "after"]}
+    (run_dir / "recipe.resolved.json").write_text(json.dumps(recipe))
+    assert read_run(run_dir).notes == []
+    recipe["evaluation"] = {"models": ["teacher", "before", "after"]}
+    (run_dir / "recipe.resolved.json").write_text(json.dumps(recipe))
+    assert "evaluation/teacher.json is missing: scores of teacher" in read_run(run_dir).notes
+
+
 def test_a_killed_runs_last_line_is_left_out_and_said(run_dir):
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 401, "loss": 0.')

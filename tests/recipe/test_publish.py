@@ -1,0 +1,113 @@
+"""The JSON schema says what we say; a resolved recipe is the recipe."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft7Validator
+
+from dudi_kit.recipe.load import check_recipe, load_recipe
+from dudi_kit.recipe.publish import json_schema, recipe_from_resolved, resolved_json, schema_text
+from dudi_kit.recipe.schema import Recipe
+from tests.recipe.conftest import Load
+from tests.recipe.test_golden import GOLDEN, read_cases
+
+ROOT = Path(__file__).parents[2]
+FULL = Path(__file__).parent / "full.yaml"
+VALIDATOR = Draft7Validator(json_schema())
+
+
+def test_committed_schema_is_fresh() -> None:
+    committed = (ROOT / "schemas" / "recipe.v1.schema.json").read_text(encoding="utf-8")
+    assert committed == schema_text(), "write it anew: dudi-kit schema > schemas/recipe.v1.schema.json"
+
+
+def test_it_is_a_schema_of_draft_7() -> None:
+    Draft7Validator.check_schema(json_schema())
+    assert "$defs" not in schema_text()
+    assert "prefixItems" not in schema_text()
+
+
+def test_every_mapping_with_fixed_keys_is_closed() -> None:
+    for name, definition in json_schema()["definitions"].items():
+        assert definition.get("additionalProperties") is False, name
+
+
+def test_editors_find_a_description_for_most_keys() -> None:
+    weight = json_schema()["definitions"]["SequenceSignal"]["properties"]["weight"]
+    assert weight["description"] == "Multiplies the signal in the objective (α in the paper)."
+    partial = json_schema()["definitions"]["PartialSequenceSignal"]["properties"]["weight"]
+    assert partial["description"] == weight["description"]
+
+
+def test_it_accepts_a_recipe_with_everything() -> None:
+    values = load_recipe(FULL).values
+    assert [error.message for error in VALIDATOR.iter_errors(values)] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trainig": {}},
+        {"signals": {"on_policy": {"temprature": 1}}},
+        {"signals": {"on_policy": {"divergence": {"type": "jsd", "alpha": 0.1}}}},
+        {"training": {"precision": "fp16"}},
+        {"training": {"betas": [0.9]}},
+        {"training": None},
+        {"data": {"train": {"a b": {"builtin": "train"}}}},
+        {"data": {"train": {"a": {"path": "a.csv", "language": "xx"}}}},
+        {"teacher": {"model": "a", "recipe": "b"}},
+        {"version": 2},
+        {"extends": 1},
+    ],
+)
+def test_it_rejects_what_we_reject(change: dict[str, Any]) -> None:
+    values = load_recipe(FULL).values
+    assert not VALIDATOR.is_valid({**values, **change})
+
+
+def test_a_child_may_be_partial_but_not_misspelt() -> None:
+    assert VALIDATOR.is_valid({"extends": "a.yaml"})
+    assert VALIDATOR.is_valid(
+        {"extends": "a.yaml", "teacher": None, "training": {"steps": None}, "data": {"max_length": 5}}
+    )
+    assert VALIDATOR.is_valid({"extends": "a.yaml", "student": {"cold_start": {"steps": 3}}})
+    assert not VALIDATOR.is_valid({"extends": "a.yaml", "training": {"sede": 1}})
+    assert not VALIDATOR.is_valid({"training": {"seed": 1}})
+
+
+def test_it_rejects_every_unknown_key_of_the_golden_suite(tmp_path: Path) -> None:
+    for title, text, answer in read_cases(GOLDEN / "keys.txt"):
+        if "[unknown-key]" in answer and "extends: base.yaml" in text:
+            (tmp_path / "base.yaml").write_text((GOLDEN / "base.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+            (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+            values = _plain(tmp_path / "recipe.yaml")
+            assert not VALIDATOR.is_valid(values), title
+
+
+def _plain(path: Path) -> Any:
+    from dudi_kit.recipe.yaml_nodes import Source, lines_of, read_yaml
+
+    text = path.read_text(encoding="utf-8")
+    return read_yaml(text, Source(str(path), path.parent, lines_of(text))).root.plain()
+
+
+def test_a_resolved_recipe_is_the_recipe() -> None:
+    recipe = load_recipe(FULL).recipe
+    text = resolved_json(recipe)
+    assert recipe_from_resolved(text) == recipe
+    assert resolved_json(recipe_from_resolved(text)) == text
+
+
+def test_resolved_text_is_readable_complete_and_in_order(load: Load) -> None:
+    resolved = json.loads(resolved_json(load("extends: minimal.yaml").recipe))
+    assert list(resolved) == list(Recipe.model_fields)
+    assert resolved["training"]["learning_rate"] == 1e-5
+    assert "กีฬา" in resolved_json(load_recipe(FULL).recipe)
+    tokenizer = json.loads(resolved_json(load_recipe(FULL).recipe))["student"]["tokenizer"]
+    assert tokenizer == {"from": "teacher", "revision": None}
+
+
+def test_the_recipe_with_everything_has_no_finding() -> None:
+    assert check_recipe(FULL).findings == ()
