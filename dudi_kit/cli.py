@@ -3,6 +3,8 @@
 Heavy imports stay inside the functions: `--help` and `validate` answer at once and never import torch.
 """
 
+import errno
+import io
 import json
 import re
 import sys
@@ -51,18 +53,12 @@ class RecipeCommand(TyperCommand):
         """Run the command; every way to fail has its exit code."""
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort, typer.TyperException):
+        except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
             raise
-        except DudiError as error:
-            console.fail(str(error))
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            console.fail("interrupted")
-            raise typer.Exit(Exit.INTERRUPTED) from None
-        except Exception:
-            log = _write_log(traceback.format_exc())
-            console.fail(f"this is a bug of dudi-kit, not yours; please report it with the log {log}")
-            raise typer.Exit(Exit.BUG) from None
+        except (Exception, KeyboardInterrupt) as error:
+            text, code = _failure(error)
+            console.fail(text)
+            raise typer.Exit(code) from None
 
 
 app = typer.Typer(
@@ -81,7 +77,7 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return app.command(name, cls=RecipeCommand, epilog=EPILOG)
 
 
-Recipe = Annotated[Path, typer.Argument(help="Recipe file (YAML).", show_default=False)]
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=OVERRIDE_HELP)]
 Output = Annotated[
     Path | None,
@@ -90,12 +86,18 @@ Output = Annotated[
 Processes = Annotated[
     int, typer.Option("--processes", "-p", min=1, help="Training processes, usually one for each GPU.")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of this very recipe.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete the run directory first, if it is there.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", metavar="", help="Go on from the last checkpoint of this very recipe.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", metavar="", help="Delete the run directory first, if it is there.")
+]
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version and exit.")] = False,
+) -> None:
     if version:
         console.say(f"dudi-kit {__version__}")
         raise typer.Exit(Exit.OK)
@@ -103,7 +105,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 @command("validate")
 def validate(
-    files: Annotated[list[Path], typer.Argument(help="Recipe files (YAML).", show_default=False)],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recipe files (YAML).", show_default=False)],
     settings: Settings = None,
     form: Annotated[
         Format, typer.Option("--format", help="text for people, github for annotations in a workflow.")
@@ -214,6 +216,9 @@ def _pipeline() -> ModuleType:
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without our characters is no reason to stop
     app()
 
 
@@ -248,13 +253,31 @@ def _print_findings(file: Path, findings: Sequence[Any], form: Format) -> None:
         if form is Format.GITHUB:
             print(finding.as_github())  # noqa: T201
         else:
-            console.say(finding.render(), style="red" if finding.severity == "error" else "yellow")
+            _print_finding(finding)
     wrong, warned = len(errors(findings)), len(findings) - len(errors(findings))
     notes = f" ({warned} warning{'s' * (warned > 1)})" if warned else ""
     if wrong:
         console.notice(f"✗ {file}: {wrong} error{'s' * (wrong > 1)}{notes}", style="bold red")
     else:
         console.notice(f"✓ {file}{notes}", style="bold green")
+
+
+def _print_finding(finding: Any) -> None:
+    style = "red" if finding.severity == "error" else "yellow"
+    for number, line in enumerate(finding.render().split("\n")):
+        console.say(line, style="" if number == 1 else style)  # the recipe's own line stays as it is
+
+
+def _failure(error: BaseException) -> tuple[str, Exit]:
+    """What to tell about an exception, and the exit code."""
+    if isinstance(error, DudiError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", Exit.INTERRUPTED
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left for {error.filename or 'a file'}. Free some, or choose another disk.", Exit.ENVIRONMENT
+    log = _write_log("".join(traceback.format_exception(error)))
+    return f"this is a bug of dudi-kit, not yours; please report it with the log {log}", Exit.BUG
 
 
 def _write_log(text: str) -> Path:

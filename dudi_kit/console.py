@@ -3,6 +3,8 @@
 Helpers print plain text, never rich's markup: recipes and rows may hold square brackets, and must not style anything.
 """
 
+import re
+
 from rich.console import Console
 from rich.text import Text
 
@@ -11,6 +13,9 @@ out = Console(highlight=False, soft_wrap=True)
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress, notices, errors."""
+
+FINDING = re.compile(r"[^\n]*\b(error|warning)\[[a-z-]+\]")
+"""The first line of a finding names its severity itself."""
 
 
 def say(text: str, style: str = "") -> None:
@@ -25,5 +30,5 @@ def notice(text: str, style: str = "") -> None:
 
 def fail(text: str) -> None:
     """What went wrong, on stderr; `error:` and the text, whose own lines stay as they are."""
-    head = "" if ": error" in text.split("\n", 1)[0] else "error: "
+    head = "" if FINDING.match(text) else "error: "
     err.print(Text(head, style="bold red") + Text(text))

@@ -58,7 +58,7 @@ THINGS_AND_QUALITIES: tuple[tuple[Parts, Parts, Parts], ...] = (
     ),
     (
         ("bag", "phone", "umbrella", "bicycle", "chair", "hat"),
-        ("beautiful", "useful", "cheap"),
+        ("durable", "useful", "cheap"),
         ("ugly", "expensive", "disappointing"),
     ),
     (

@@ -98,7 +98,13 @@ def _f1_interval(gold: list[str], said: list[str], labels: list[str]) -> tuple[f
 
     rows = np.arange(len(gold))
     result = bootstrap(
-        (rows,), statistic, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=SEED
+        (rows,),
+        statistic,
+        n_resamples=RESAMPLES,
+        batch=max(1, 1_000_000 // len(gold)),  # resamples at a time: memory stays small
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=SEED,
     )
     return 100 * float(result.confidence_interval.low), 100 * float(result.confidence_interval.high)
 

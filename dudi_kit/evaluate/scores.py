@@ -5,7 +5,6 @@ reason; it is never 0, and a mean names the languages that it covers.
 """
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError, computed_field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from dudi_kit.errors import RunDirectoryError
+from dudi_kit.plan.layout import write_text
 from dudi_kit.recipe.schema.evaluation import Metric
 
 
@@ -149,7 +149,7 @@ def mean_of(values: dict[str, float]) -> Mean | None:
 
 def save_scores(scores: Scores, path: Path) -> None:
     """Write `scores` as JSON: all of it or nothing."""
-    write_atomically(path, _SCORES.dump_json(scores, indent=2).decode() + "\n")
+    write_text(path, _SCORES.dump_json(scores, indent=2).decode() + "\n")
 
 
 def load_scores(path: Path) -> Scores:
@@ -159,27 +159,13 @@ def load_scores(path: Path) -> Scores:
 
 def save_answers(answers: Iterable[AnswerRow], path: Path) -> None:
     """Write one JSON object a line: all of them or nothing."""
-    write_atomically(path, "".join(_ANSWER.dump_json(row).decode() + "\n" for row in answers))
+    write_text(path, "".join(_ANSWER.dump_json(row).decode() + "\n" for row in answers))
 
 
 def load_answers(path: Path) -> list[AnswerRow]:
     """Read what `save_answers` wrote; a damaged line is a RunDirectoryError."""
     lines: Sequence[bytes] = path.read_bytes().splitlines()
     return [_parse(_ANSWER, line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text to a temporary file beside `path`, then rename it, so that no half of it is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _parse(adapter: TypeAdapter[T], data: bytes, where: str) -> T:

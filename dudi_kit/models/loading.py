@@ -31,7 +31,7 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(_explain(source, who, revision, error)) from error
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
@@ -43,7 +43,8 @@ def _explain(source: str, who: str, revision: str | None, error: Exception) -> s
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     at = f" at revision {revision}" if revision else ""
     if Path(source).is_dir():
-        return f"{who}: can't load a causal LM from folder {source}: {first}. It needs config.json and .safetensors weights."
+        needs = "It needs config.json and .safetensors weights."
+        return f"{who}: can't load a causal LM from folder {source}: {first}. {needs}"
     if source.startswith(("/", ".")):
         return f"{who}: no such folder: {source}. Name a transformers folder, or a hub model as owner/name."
     return f"{who}: can't load {source}{at} from the hub: {first}. Is the name right, and is the hub within reach?"

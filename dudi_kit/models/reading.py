@@ -1,8 +1,8 @@
 """How every model of the step reads a batch: one forward pass, logits at response positions only.
 
 Shape suffixes: B rows, T columns, R response columns, V vocabulary.
-Prompts are padded on the left and responses on the right (`dudi_kit.data.batches`), so the responses of a batch begin in
-the same column and the model itself can be told to keep just the last R+1 positions (`logits_to_keep`). Nothing is
+Prompts are padded on the left and responses on the right (`dudi_kit.data.batches`), so the responses of a batch begin
+in the same column and the model itself can be told to keep just the last R+1 positions (`logits_to_keep`). Nothing is
 computed by hand after the model's own head: soft-capping, logit scales and tied heads are the model's business.
 """
 

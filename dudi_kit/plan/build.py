@@ -195,9 +195,9 @@ def _check_contexts(recipe: Recipe, rows: list[Row], context: int | None, teachi
     needed = len(longest.prompt) + max(len(longest.response), samples)
     if context is not None and needed > context:
         raise RecipeError(
-            f"student: its context is {context:,} tokens and row {longest.index + 1:,} of the training data needs {needed:,} "
-            f"(prompt {len(longest.prompt):,}, response {len(longest.response):,}, rollouts.max_new_tokens {samples:,}). "
-            "Lower data.max_length with data.on_too_long: skip, or rollouts.max_new_tokens, or choose a longer context."
+            f"student: its context is {context:,} tokens and row {longest.index + 1:,} of the training data needs "
+            f"{needed:,} (prompt {len(longest.prompt):,}, response {len(longest.response):,}, rollouts.max_new_tokens "
+            f"{samples:,}). Lower data.max_length with data.on_too_long: skip, or rollouts.max_new_tokens, or choose a longer context."
         )
     if teaching is None or teaching.context is None:
         return
@@ -205,8 +205,9 @@ def _check_contexts(recipe: Recipe, rows: list[Row], context: int | None, teachi
         needed = max(len(p) for p in row.teacher_prompts.values()) + max(len(row.response), samples)
         if needed > teaching.context:
             raise RecipeError(
-                f"teacher: its context is {teaching.context:,} tokens and row {row.index + 1:,} of the training data needs "
-                f"{needed:,}. Lower data.max_length with data.on_too_long: skip, or verbalizer.demonstration.max_tokens."
+                f"teacher: its context is {teaching.context:,} tokens and row {row.index + 1:,} of the training data "
+                f"needs {needed:,}. Lower data.max_length with data.on_too_long: skip, or "
+                "verbalizer.demonstration.max_tokens."
             )
 
 

@@ -1,4 +1,4 @@
-"""DeepSpeed's configuration, compiled from the recipe: every key here is owned by a recipe field or by us, with a reason."""
+"""DeepSpeed's configuration, compiled from the recipe: a recipe field owns each key here, or we do, with a reason."""
 
 from typing import Any
 

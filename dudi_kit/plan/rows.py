@@ -102,8 +102,8 @@ class TeacherSide:
         """Refuse a response with a piece that the teacher lacks."""
         if alien := [i for i in response if i >= self.pieces]:
             raise VocabularyMismatch(
-                f"{example.origin}: the response has piece {alien[0]:,}, which only the student has (the shared vocabulary "
-                f"ends at {self.pieces:,}). Leave the row out, or choose a teacher with the student's tokenizer."
+                f"{example.origin}: the response has piece {alien[0]:,}, which only the student has (the shared "
+                f"vocabulary ends at {self.pieces:,}). Leave the row out, or choose a teacher with the student's tokenizer."
             )
 
 

@@ -110,9 +110,9 @@ def telling(variant: Branch) -> Telling | None:
 
 @cache
 def homes(key: str) -> tuple[str, ...]:
-    """Sections of the recipe that have this key, for one that was put in a wrong place."""
-    found = {path for path, name in _all_keys(Recipe, "", depth=4) if name == key}
-    return tuple(sorted(found, key=lambda path: (path.count("."), path)))
+    """Sections of the recipe that have this key, the outer ones first; the root is ''."""
+    found = dict.fromkeys(path for path, name in _all_keys(Recipe, "", depth=4) if name == key)
+    return tuple(sorted(found, key=lambda path: path.count(".")))
 
 
 def _all_keys(model: type[BaseModel], path: str, depth: int) -> Iterator[tuple[str, str]]:

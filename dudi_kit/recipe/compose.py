@@ -8,10 +8,12 @@ other variant. The same holds in small for keys that belong together (`COMPANION
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path as FilePath
 from typing import NamedTuple
 
 from dudi_kit.recipe.diagnostics import Finding, InvalidRecipeError, Path, Problem
+from dudi_kit.recipe.paths import DATASETS
 from dudi_kit.recipe.yaml_nodes import LARGEST_FILE, Node, Place, Reading, Source, lines_of, read_yaml
 
 MOST_PARENTS = 10
@@ -20,11 +22,11 @@ Overrides = Sequence[tuple[str, str]]
 """(dotted path, YAML text), the last one of a path counts."""
 
 
-class Telling(NamedTuple):
-    """How the variants of a union are told apart, at the paths that match."""
+class Switch(NamedTuple):
+    """Where a recipe chooses between variants, and by what."""
 
     where: Path
-    """`*` stands for any key; only the end of the path is compared."""
+    """`*` stands for any key."""
 
     keys: tuple[str, ...]
     """One key with several values, or several keys of which one is present."""
@@ -33,17 +35,17 @@ class Telling(NamedTuple):
     """The variant when the one key is absent."""
 
 
-TELLING = (
-    Telling(("teacher",), ("model", "recipe")),
-    Telling(("student",), ("init",), default="pretrained"),
-    Telling(("student", "tokenizer"), ("from", "vocabulary_size")),
-    Telling(("data", "train", "*"), ("path", "hub", "builtin")),
-    Telling(("data", "held_out", "*"), ("path", "hub", "builtin")),
-    Telling(("tasks", "*", "data"), ("path", "hub", "builtin")),
-    Telling(("format",), ("type",), default="columns"),
-    Telling(("signals", "*", "divergence"), ("type",), default="reverse_kl"),
-    Telling(("signals", "sequence", "reference"), ("type",), default="cold_start"),
+SWITCHES = (
+    Switch(("teacher",), ("model", "recipe")),
+    Switch(("student",), ("init",), default="pretrained"),
+    Switch(("student", "tokenizer"), ("from", "vocabulary_size")),
+    *(Switch(dataset, ("path", "hub", "builtin")) for dataset in DATASETS),
+    *(Switch((*dataset, "format"), ("type",), default="columns") for dataset in DATASETS),
+    *(Switch((*dataset, "english", "format"), ("type",), default="columns") for dataset in DATASETS),
+    Switch(("signals", "*", "divergence"), ("type",), default="reverse_kl"),
+    Switch(("signals", "sequence", "reference"), ("type",), default="cold_start"),
 )
+"""Every choice between variants that the schema has; a test compares."""
 
 COMPANIONS = {"model": ("revision", "gguf_file", "tokenizer"), "hub": ("revision",), "from": ("revision",)}
 """Keys that say more about another: a new model does not keep the old one's revision."""
@@ -64,9 +66,10 @@ class Composition:
 def compose(path: FilePath, overrides: Overrides = ()) -> Composition:
     """Read the recipe and its parents, apply the overrides. Raises InvalidRecipeError where a text can't be read."""
     whole = _read_chain(path, ())
-    tree = _override_tree(overrides, whole)
-    if tree is not None:
-        whole.root = merge(whole.root, tree)
+    trees = list(_override_trees(overrides, whole))
+    if trees:
+        # All overrides act as one child, so that their order does not matter where one chooses a variant.
+        whole.root = merge(whole.root, reduce(_lay_over, trees))
     return whole
 
 
@@ -88,13 +91,13 @@ def merge(parent: Node, child: Node, path: Path = ()) -> Node:
 
 def read_file(path: FilePath) -> str:
     """The text of a recipe file; raises InvalidRecipeError with one finding."""
+    if not os.path.isfile(path):
+        reason = "this is a folder" if os.path.isdir(path) else "no such file"
+        raise _file_problem(path, "missing-file", reason, "")
     try:
-        if not path.is_file():
-            reason = "this is a folder" if path.is_dir() else "no such file"
-            raise _file_problem(path, "missing-file", reason, "")
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise _file_problem(path, "missing-file", f"can't be read: {error}", "") from None
     if len(content) > LARGEST_FILE:
         raise _file_problem(path, "too-large", f"larger than {LARGEST_FILE:,} bytes", "a recipe has a few kilobytes")
@@ -156,7 +159,7 @@ def _read_parent(path: FilePath, extends: Node, above: tuple[FilePath, ...]) -> 
 
 def _leaving(path: Path, parent: dict[str, Node], child: dict[str, Node]) -> set[str]:
     """Keys of the parent that the child's choice makes meaningless."""
-    if any(_switches(telling, parent, child) for telling in TELLING if _matches(path, telling.where)):
+    if any(_chooses_anew(switch, parent, child) for switch in SWITCHES if _matches(path, switch.where)):
         return set(parent)
     given = {key for key, node in child.items() if node.value is not None}
     leaving = {rival for pair in RIVALS if given & set(pair) for rival in pair}
@@ -166,42 +169,21 @@ def _leaving(path: Path, parent: dict[str, Node], child: dict[str, Node]) -> set
     return leaving - set(child)
 
 
-def _switches(telling: Telling, parent: dict[str, Node], child: dict[str, Node]) -> bool:
-    if len(telling.keys) == 1:
-        (key,) = telling.keys
-        before = parent[key].plain() if key in parent else telling.default
-        return key in child and child[key].value is not None and child[key].plain() != before
-    chosen = {key for key in telling.keys if key in child and child[key].value is not None}
-    return bool(chosen) and any(key in parent and key not in chosen for key in telling.keys)
+def _chooses_anew(switch: Switch, parent: dict[str, Node], child: dict[str, Node]) -> bool:
+    chosen = {key for key in switch.keys if key in child and child[key].value is not None}
+    if len(switch.keys) > 1:
+        return bool(chosen) and any(key in parent for key in switch.keys if key not in chosen)
+    (key,) = switch.keys
+    before = parent[key].plain() if key in parent else switch.default
+    return bool(chosen) and child[key].plain() != before
 
 
 def _matches(path: Path, pattern: Path) -> bool:
-    """Whether the path ends as the pattern says; a pattern of the root's own keys matches only there."""
-    if len(path) < len(pattern) or (pattern[0] in ROOTED and len(path) != len(pattern)):
-        return False
-    return all(part in ("*", key) for key, part in zip(path[-len(pattern) :], pattern, strict=True))
-
-
-ROOTED = frozenset({"teacher", "student", "data", "signals"})
-
-
-def _override_tree(overrides: Overrides, whole: Composition) -> Node | None:
-    """All overrides as one tree, to be merged as if it were a child's file."""
-    trees = list(_override_nodes(overrides, whole))
-    if not trees:
-        return None
-    return trees[0] if len(trees) == 1 else _layered(trees)
-
-
-def _layered(trees: list[Node]) -> Node:
-    first, *rest = trees
-    for tree in rest:
-        first = _lay_over(first, tree)
-    return first
+    return len(path) == len(pattern) and all(part in ("*", key) for key, part in zip(path, pattern, strict=True))
 
 
 def _lay_over(below: Node, above: Node) -> Node:
-    """As `merge`, but null stays: it is still to remove the recipe's key."""
+    """One override over another: as `merge`, but null stays, since it is still to remove the recipe's key."""
     if not (isinstance(below.value, dict) and isinstance(above.value, dict)):
         return above
     layered = dict(below.value)
@@ -210,7 +192,7 @@ def _lay_over(below: Node, above: Node) -> Node:
     return Node(layered, above.place, above.key)
 
 
-def _override_nodes(overrides: Overrides, whole: Composition) -> Iterator[Node]:
+def _override_trees(overrides: Overrides, whole: Composition) -> Iterator[Node]:
     for dotted, text in overrides:
         prefix = f"--{dotted}="
         source = Source("command line", FilePath.cwd(), lines_of(prefix + text), numbered=False, shift=len(prefix))
@@ -230,12 +212,12 @@ def _override_nodes(overrides: Overrides, whole: Composition) -> Iterator[Node]:
 
 def _parts(dotted: str, root: Node) -> list[str]:
     """The keys of a dotted path. Names in a recipe may have dots themselves: where one is written so, it is meant."""
-    rest, parts, node = dotted.split("."), [], root
+    rest, parts = dotted.split("."), []
+    node: Node | None = root
     while rest:
-        known = node.value if isinstance(node, Node) and isinstance(node.value, dict) else {}
+        known = node.value if node and isinstance(node.value, dict) else {}
         length = next((n for n in range(len(rest), 0, -1) if ".".join(rest[:n]) in known), 1)
-        part = ".".join(rest[:length])
+        part, rest = ".".join(rest[:length]), rest[length:]
         parts.append(part)
-        node = known.get(part, root if not known else node)
-        rest = rest[length:]
+        node = known.get(part)
     return parts

@@ -9,7 +9,6 @@ from typing import Any
 
 from dudi_kit.recipe.schema import Recipe
 
-SCHEMA_ID = "https://raw.githubusercontent.com/dudi-kit/dudi-kit/main/schemas/recipe.v1.schema.json"
 PARTIAL = "Partial"
 EXTENDS = {
     "type": "string",
@@ -37,7 +36,6 @@ def json_schema() -> dict[str, Any]:
     partial[f"{PARTIAL}Recipe"]["properties"] = {"extends": EXTENDS, **partial[f"{PARTIAL}Recipe"]["properties"]}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
-        "$id": SCHEMA_ID,
         "title": "dudi-kit recipe, version 1",
         "type": "object",
         "if": {"required": ["extends"]},

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from dudi_kit.report.compare import Comparison, compare, number, without_table
+from dudi_kit.report.compare import MEAN, Comparison, compare, number, without_table
 from dudi_kit.report.facts import describe_model, headline
 from dudi_kit.report.read import SUBJECTS, RunFiles
 from dudi_kit.report.terminal import language_name

@@ -21,7 +21,7 @@ class Row:
     """Only the models that have this score."""
 
     best: frozenset[Subject]
-    """The model with the best value; several where they tie, none where only one has the score."""
+    """The models with the best value; none where all have the same, or only one has a score."""
 
     @property
     def change(self) -> float | None:
@@ -125,6 +125,8 @@ def _best(scores: Mapping[Subject, MetricScore], higher_is_better: bool) -> froz
     if len(scores) < 2:
         return frozenset()
     values = [score.value for score in scores.values()]
+    if min(values) == max(values):
+        return frozenset()
     best = max(values) if higher_is_better else min(values)
     return frozenset(who for who, score in scores.items() if score.value == best)
 

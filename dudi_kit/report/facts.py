@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import PurePath
 from typing import Any
 
 from dudi_kit.report.read import RunFiles
@@ -11,12 +12,12 @@ from dudi_kit.report.read import RunFiles
 def headline(run: RunFiles) -> list[tuple[str, str]]:
     """(what, value) of all that is known."""
     facts = {
-        "Teacher": _with_size(describe_model(run.recipe.get("teacher")), run, "teacher"),
-        "Student": _with_size(describe_model(run.recipe.get("student")), run, "student"),
+        "Teacher": _with_size(describe_model(run.recipe.get("teacher")), run.plan.get("teacher_parameters")),
+        "Student": _with_size(describe_model(run.recipe.get("student")), run.plan.get("parameters")),
         "Steps": f"{run.steps[-1]['step']:,}" if run.steps else None,
-        "Started": _moment(run.environment.get("started")),
-        "Duration": duration(run.environment),
-        "Machine": _text(run.environment.get("machine")),
+        "Began": _moment(run.environment.get("began")),
+        "Training time": duration(run.environment.get("seconds")),
+        "Machine": _machine(run.environment),
     }
     return [(what, value) for what, value in facts.items() if value]
 
@@ -26,21 +27,20 @@ def describe_model(section: object) -> str | None:
     if not isinstance(section, Mapping):
         return None
     if section.get("recipe"):
-        return f"recipe {section['recipe']}"
+        return f"recipe {_public(section['recipe'])}"
     if section.get("model"):
         revision = f" @ {section['revision']}" if section.get("revision") else ""
-        return f"{section['model']}{revision}"
+        return f"{_public(section['model'])}{revision}"
     shape = section.get("architecture")
     if isinstance(shape, Mapping):
         return f"{shape.get('family', '?')}, {shape.get('layers', '?')} × {shape.get('hidden_size', '?')}, from scratch"
     return None
 
 
-def parameters(run: RunFiles, who: str) -> int | None:
-    """How many parameters the plan counted for `teacher` or `student`."""
-    table = run.plan.get("parameters")
-    count = table.get(who) if isinstance(table, Mapping) else None
-    return count if isinstance(count, int) else None
+def _public(source: object) -> str:
+    """A hub name or relative path as it is; of an absolute path the last part: a card is no place for a home folder."""
+    path = PurePath(str(source))
+    return path.name if path.is_absolute() else str(source)
 
 
 def short_count(count: int) -> str:
@@ -51,22 +51,26 @@ def short_count(count: int) -> str:
     return str(count)
 
 
-def duration(environment: Mapping[str, Any]) -> str | None:
-    """From `started` to `finished`, as `1 h 2 min` or `3 min 4 s`."""
-    try:
-        span = datetime.fromisoformat(environment["finished"]) - datetime.fromisoformat(environment["started"])
-    except (KeyError, TypeError, ValueError):
+def duration(seconds: object) -> str | None:
+    """`1 h 2 min`, `3 min 4 s` or `5 s`."""
+    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
         return None
-    seconds = math.floor(span.total_seconds())
-    hours, minutes = seconds // 3600, seconds % 3600 // 60
+    whole = math.floor(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
     if hours:
         return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
-def _with_size(text: str | None, run: RunFiles, who: str) -> str | None:
-    count = parameters(run, who)
-    return f"{text} ({short_count(count)} parameters)" if text and count else text
+def _with_size(text: str | None, parameters: object) -> str | None:
+    return f"{text} ({short_count(parameters)} parameters)" if text and isinstance(parameters, int) else text
+
+
+def _machine(environment: Mapping[str, Any]) -> str | None:
+    """System, and the number of processes that trained."""
+    processes = environment.get("processes")
+    parts = [_text(environment.get("system")), f"{processes} process{'es' * (processes != 1)}" if processes else None]
+    return ", ".join(part for part in parts if part) or None
 
 
 def _moment(value: object) -> str | None:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from dudi_kit.evaluate.scores import BITS
 from dudi_kit.report.compare import compare, number, without_table
 from dudi_kit.report.facts import headline
-from dudi_kit.report.plots import language_curves, loss_curves, score_bars
+from dudi_kit.report.plots import language_curves, loss_curves, measure_curves, score_bars
 from dudi_kit.report.read import SUBJECTS, RunFiles, keys_at
 from dudi_kit.report.samples import Sample, pick_samples, shorten
 from dudi_kit.report.terminal import language_name
@@ -54,6 +54,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "most_pictures": MOST_PICTURES,
         "bits": [(table, _svg(score_bars(table))) for table in comparisons if table.task == BITS],
         "curves": _svg(loss_curves(run.steps)),
+        "measures": _svg(measure_curves(run.steps)),
         "language_curves": _language_curves(run),
         "ledger": ledger,
         "ledger_known": run.ledger is not None,
@@ -67,8 +68,9 @@ def _context(run: RunFiles) -> dict[str, Any]:
 
 
 def whole_ledger(run: RunFiles) -> dict[str, dict[str, int]]:
-    """The run's ledger, and what each model's evaluation left out."""
+    """The run's ledger, that of the evaluation's data, and what each model's evaluation left out."""
     ledger = dict(run.ledger or {})
+    ledger |= {f"evaluation data: {event}": counts for event, counts in run.evaluation_ledger.items()}
     for subject, scores in run.scores.items():
         ledger |= {f"evaluation of {subject}: {event}": counts for event, counts in scores.left_out.items()}
     return ledger

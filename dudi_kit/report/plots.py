@@ -38,6 +38,7 @@ STYLE = {
     "svg.hashsalt": "dudi-kit",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.0,
+    "axes.titlesize": 8.5,
     "hatch.linewidth": 0.6,
 }
 
@@ -56,20 +57,25 @@ def _styled(draw: Callable[P, str | None]) -> Callable[P, str | None]:
 @_styled
 def loss_curves(steps: list[dict[str, Any]]) -> str | None:
     """The objective, each signal, gradient norm, learning rate and speed over the steps; None without any."""
-    panels = {"objective (loss)": series(steps, "loss")}
+    panels: dict[str, Points] = {"objective (loss)": series(steps, "loss")}
     for signal in keys_at(steps, "signals"):
         panels[f"{signal.replace('_', ' ')} (nats)"] = series(steps, "signals", signal, "loss")
     panels["gradient norm"] = series(steps, "grad_norm")
     panels["learning rate"] = series(steps, "learning_rate")
     panels["tokens per second"] = series(steps, "tokens_per_second")
-    shown = {title: points for title, points in panels.items() if points}
-    if not shown:
-        return None
-    figure, axes = _panels(len(shown), shared=False)
-    for axis, (title, points) in zip(axes, shown.items(), strict=True):
-        _curve(axis, points)
-        axis.set_title(title, loc="left", parse_math=False)
-    return _svg(figure)
+    return _small_multiples(panels)
+
+
+@_styled
+def measure_curves(steps: list[dict[str, Any]]) -> str | None:
+    """What rollouts and signals measured beside their losses, over all languages; None without any."""
+    panels: dict[str, Points] = {
+        f"rollouts: {name}": series(steps, "rollouts", name, "all") for name in keys_at(steps, "rollouts")
+    }
+    for signal in keys_at(steps, "signals"):
+        for name in keys_at(steps, "signals", signal, "metrics"):
+            panels[f"{signal}: {name}"] = series(steps, "signals", signal, "metrics", name, "all")
+    return _small_multiples({title.replace("_", " "): points for title, points in panels.items()})
 
 
 @_styled
@@ -131,6 +137,17 @@ def thinned(points: Points, most: int = MOST_POINTS) -> Points:
     return [(s[len(s) // 2][0], sum(value for _, value in s) / len(s)) for s in stretches]
 
 
+def _small_multiples(panels: dict[str, Points]) -> str | None:
+    shown = {title: points for title, points in panels.items() if points}
+    if not shown:
+        return None
+    figure, axes = _panels(len(shown), shared=False)
+    for axis, (title, points) in zip(axes, shown.items(), strict=True):
+        _curve(axis, points)
+        axis.set_title(title, loc="left", parse_math=False)
+    return _svg(figure)
+
+
 def _curve(axis: Axes, points: Points) -> None:
     marker = "o" if len(points) < 12 else None
     axis.plot(*zip(*thinned(points), strict=True), color=DARK, linewidth=1.3, marker=marker, markersize=3)
@@ -155,7 +172,7 @@ def _panels(count: int, *, shared: bool) -> tuple[Figure, list[Axes]]:
         axis.tick_params(labelbottom=True)
     for axis in axes[count:]:
         axis.set_visible(False)
-    figure.supxlabel("step", fontsize=9)
+    figure.supxlabel("step", fontsize="medium")
     return figure, axes[:count]
 
 

@@ -2,10 +2,11 @@
 
 What is looked for in the JSON files (all of it optional, the rest is shown as it is):
 
-    recipe.resolved.json  the recipe with its defaults: name, description, teacher, student
-    plan.json             parameters: {"teacher": n, "student": n}
-    env.json              started, finished (ISO 8601), machine
-    ledger.json           {event: {language: count}}, as `Ledger.as_json` gives it
+    recipe.resolved.json    the recipe with its defaults: name, description, teacher, student, evaluation.models
+    plan.json               parameters, teacher_parameters
+    env.json                began (ISO 8601), seconds, system, processes
+    ledger.json             {event: {language: rows}}, as `Ledger.as_json` gives it: the training data
+    evaluation/ledger.json  the same of tasks and held-out data
 """
 
 import json
@@ -37,6 +38,7 @@ class RunFiles:
     ledger: dict[str, dict[str, int]] | None = None
     """{event: {language: rows}}; empty where nothing happened to any row, None where that is not known."""
 
+    evaluation_ledger: dict[str, dict[str, int]] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
     """Lines of metrics.jsonl, in the order of their steps."""
 
@@ -60,6 +62,7 @@ def read_run(folder: Path) -> RunFiles:
     run.plan = _read(run, "plan.json", "the plan", _mapping) or {}
     run.environment = _read(run, "env.json", "machine and versions", _mapping) or {}
     run.ledger = _read(run, "ledger.json", "dropped and cut rows", _ledger)
+    run.evaluation_ledger = _read(run, "evaluation/ledger.json", "dropped rows of tasks", _ledger) or {}
     run.steps = _read(run, "metrics.jsonl", "loss curves", lambda path: _read_steps(path, run.notes)) or []
     for subject in _expected(run):
         scores = _read(run, f"evaluation/{subject}.json", f"scores of {subject}", load_scores)

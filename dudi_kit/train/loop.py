@@ -83,8 +83,8 @@ class Loop:
         facts = checkpoints.facts(checkpoint)
         if facts["processes"] != self.plan.processes:
             raise RunDirectoryError(
-                f"{checkpoint.path} was written by {facts['processes']} processes and {self.plan.processes} are running; "
-                f"resume with --processes {facts['processes']}."
+                f"{checkpoint.path} was written by {facts['processes']} processes and {self.plan.processes} "
+                f"are running; resume with --processes {facts['processes']}."
             )
         self.accelerator.load_state(str(checkpoint.path / "state"))
         if self._refreshed is not None and self.models.reference is not None:
@@ -100,7 +100,8 @@ class Loop:
         rows = self._share(step)
         student = self.accelerator.unwrap_model(self.models.student)
         rollouts = self.sampler.sample(student, rows, step) if self.objective.needs_rollouts else [None] * len(rows)
-        pairs = [Pair(row, rollout) for row, rollout in zip(rows, rollouts, strict=True)]
+        # Rows of like length share a micro-batch, so that little is padded; the global mean does not depend on it.
+        pairs = sorted((Pair(row, rollout) for row, rollout in zip(rows, rollouts, strict=True)), key=_tokens)
         counts = self._global_counts(pairs)
         set_learning_rate(self.optimizer, learning_rate(self.recipe.training, step, self.plan.steps))
         size = self.plan.micro_batch_size
@@ -184,14 +185,11 @@ class Loop:
     def _require_finite(self, line: dict[str, Any]) -> None:
         if math.isfinite(line["loss"]):
             return
-        culprits = [
-            f"{name} ({', '.join(code for code, loss in signal['by_language'].items() if not math.isfinite(loss)) or 'all'})"
-            for name, signal in line["signals"].items()
-            if not math.isfinite(signal["loss"])
-        ]
+        broken = {name: signal for name, signal in line["signals"].items() if not math.isfinite(signal["loss"])}
+        culprits = [f"{name} ({', '.join(_not_finite(signal['by_language']))})" for name, signal in broken.items()]
         raise TrainingFailed(
-            f"the loss is {line['loss']} at step {line['step']}, from {'; '.join(culprits)}. Lower training.learning_rate or "
-            "training.max_grad_norm, or use training.precision: fp32; then go on from the last checkpoint with --resume."
+            f"the loss is {line['loss']} at step {line['step']}, from {'; '.join(culprits)}. Lower training.learning_rate "
+            "or training.max_grad_norm, or use training.precision: fp32; then go on from the last checkpoint with --resume."
         )
 
     def _save(self, step: int) -> None:
@@ -216,3 +214,14 @@ def _number(value: Any) -> float | None:
     if value is None:
         return None
     return float(value.item() if isinstance(value, Tensor) else value)
+
+
+def _not_finite(by_language: dict[str, float]) -> list[str]:
+    return [code for code, loss in by_language.items() if not math.isfinite(loss)]
+
+
+def _tokens(pair: Pair) -> int:
+    """The most that any model reads of a pair."""
+    row, rollout = pair
+    prompt = max(len(ids) for ids in (row.prompt, *row.teacher_prompts.values()))
+    return prompt + max(len(row.response), len(rollout.ids) if rollout else 0)

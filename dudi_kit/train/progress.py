@@ -1,4 +1,4 @@
-"""What a person sees while training: a bar with rate and time left in a terminal, a line for each logged step elsewhere."""
+"""What a person sees while training: a bar with rate and time left; outside a terminal, a line for each logged step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

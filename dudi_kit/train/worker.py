@@ -116,7 +116,7 @@ def save_final(loop: Loop) -> None:
             partial.replace(run.final)
         except OSError as error:
             raise EnvironmentLack(
-                f"can't write {run.final}: {error.strerror or error}. Free some space; --resume."
+                f"can't write {run.final}: {error.strerror or error}. Free some space and --resume."
             ) from error
     accelerator.wait_for_everyone()
 
@@ -132,7 +132,7 @@ def _on(accelerator: Accelerator, model: PreTrainedModel | None, like: Any = Non
     if model is None:
         return None
     dtype = next(like.module.parameters()).dtype if like is not None else model.dtype
-    return model.to(accelerator.device, dtype)  # type: ignore[arg-type]
+    return model.to(accelerator.device, dtype)
 
 
 def main(arguments: list[str]) -> int:

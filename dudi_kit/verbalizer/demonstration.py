@@ -1,6 +1,6 @@
 """The first half of the verbalizer: a cross-lingual demonstration z in front of the teacher's prompt.
 
-z shows a task with its reference answer, in the row's language and in English, so that a teacher that is strong in
+z shows a task with its reference answer, in the row's language and in English, so that a teacher strong in
 English brings that strength to the target language (DuDi, arXiv 2606.04694). The student never reads z: what the teacher
 knows because of z reaches it only through the teacher's probabilities. The teacher keeps its own chat template; z goes
 into the last user turn, whose text a sandboxed Jinja template writes.
@@ -64,9 +64,9 @@ class Demonstrator:
         return [exchange for exchange in candidates if exchange is not None]
 
     def _from_pool(self, example: Example, languages: list[str]) -> list[Exchange | None]:
-        """One exemplar in the row's language, with its own English version where it has one; else a row of that language."""
+        """One exemplar in the row's language, with its English version if it has one; else a row of that language."""
         exemplar = self._draw(example, example.language)
-        own = [exemplar and _parallel(exemplar, language) for language in languages]
+        own = [_parallel(exemplar, language) if exemplar else None for language in languages]
         return [shown or _own(self._draw(example, language)) for shown, language in zip(own, languages, strict=True)]
 
     def _draw(self, example: Example, language: str) -> Example | None:
@@ -125,8 +125,8 @@ def _read(path: str) -> str:
 
 def _faulty(name: str, error: Refused) -> RecipeError:
     return RecipeError(
-        f"verbalizer.demonstration.template: {name}: {error}. A template may use demonstrations (language, language_name, "
-        "prompt and response of each), prompt, language and language_name."
+        f"verbalizer.demonstration.template: {name}: {error}. A template may use demonstrations (language, "
+        "language_name, prompt and response of each), prompt, language and language_name."
     )
 
 

@@ -1,8 +1,9 @@
 """The second half of the verbalizer: how the teacher's probabilities are said in the student's pieces.
 
-This version speaks `shared`: the same pieces under the same ids. Checkpoints of one family often have more embedding rows
-than pieces, and not the same number (151,936 against 152,064 in Qwen2.5): the surplus is padding. It is cut from both
-sides' logits, and that is said; comparing unequal widths, or padding the shorter side with zeros, is a known bug elsewhere.
+This version speaks `shared`: the same pieces under the same ids. Checkpoints of one family often have more embedding
+rows than pieces, and not the same number (151,936 against 152,064 in Qwen2.5): the surplus is padding. It is cut from
+both sides' logits, and that is said; comparing unequal widths, or padding the shorter side with zeros, is a known bug
+elsewhere.
 """
 
 from collections.abc import Mapping
@@ -41,16 +42,16 @@ def decide(student: Speaker, teacher: Speaker, mapping: str) -> SharedVocabulary
     clash = min((i for i in both if by_id[0][i] != by_id[1][i]), default=None)
     if clash is not None:
         raise VocabularyMismatch(
-            f"verbalizer.vocabulary.mapping: {mapping}: teacher {teacher.name} and student {student.name} have different "
-            f"tokenizers: piece {clash:,} is {by_id[1][clash]!r} for the teacher and {by_id[0][clash]!r} for the student. "
-            "This version needs the same pieces under the same ids; choose a teacher of the student's family. (The keys "
-            "for other pairs will be `mapping: remap` and `mapping: align`; they are not built yet.)"
+            f"verbalizer.vocabulary.mapping: {mapping}: teacher {teacher.name} and student {student.name} have "
+            f"different tokenizers: piece {clash:,} is {by_id[1][clash]!r} for the teacher and {by_id[0][clash]!r} for "
+            "the student. This version needs the same pieces under the same ids; choose a teacher of the student's "
+            "family. (The keys for other pairs will be `mapping: remap` and `mapping: align`; they are not built yet.)"
         )
     if student.end_of_turn != teacher.end_of_turn:
         raise VocabularyMismatch(
             f"verbalizer.vocabulary.mapping: {mapping}: the teacher ends its turn with "
-            f"{by_id[1].get(teacher.end_of_turn)!r} and the student with {by_id[0].get(student.end_of_turn)!r}, so the teacher "
-            "would teach the student never to stop. Give both the same end of turn with teacher.chat_template or "
+            f"{by_id[1].get(teacher.end_of_turn)!r} and the student with {by_id[0].get(student.end_of_turn)!r}, so the "
+            "teacher would teach the student never to stop. Give both the same end of turn with teacher.chat_template or "
             "student.chat_template."
         )
     size = _shared_prefix(both, min(student.rows, teacher.rows))

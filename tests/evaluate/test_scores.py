@@ -3,7 +3,7 @@ import math
 import pytest
 
 from dudi_kit.errors import RunDirectoryError
-from dudi_kit.evaluate.scores import BitsPerByte, load_answers, load_scores, mean_of, write_atomically
+from dudi_kit.evaluate.scores import BitsPerByte, load_answers, load_scores, mean_of
 
 
 def test_bits_per_byte_by_hand():
@@ -24,12 +24,3 @@ def test_a_damaged_file_names_itself_and_the_place(tmp_path):
     path.write_text("{}\n{")
     with pytest.raises(RunDirectoryError, match=r"after\.json:1: damaged"):
         load_answers(path)
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
-    path = tmp_path / "x.json"
-    write_atomically(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "\ud800")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]

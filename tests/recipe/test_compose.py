@@ -1,11 +1,17 @@
 """`extends` and overrides: what is merged, what is replaced, where it came from."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args, get_origin
 
 import pytest
+from pydantic import BaseModel
 
+from dudi_kit.recipe.anatomy import branches, keys
+from dudi_kit.recipe.compose import SWITCHES, _matches
 from dudi_kit.recipe.diagnostics import InvalidRecipeError, Problem
 from dudi_kit.recipe.load import check_recipe, load_recipe
+from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import PretrainedStudent, ScratchStudent, TeacherModel, TeacherRecipe
 from dudi_kit.recipe.schema.signals import JSD, ForwardKL
 from tests.recipe.conftest import Load
@@ -37,7 +43,9 @@ def test_another_variant_leaves_nothing_of_the_parents(load: Load) -> None:
 extends: minimal.yaml
 teacher: {model: ./t, chat_template: chatml}
 student: {init: scratch, architecture: {layers: 2}, tokenizer: {from: ./tok, revision: abc}}
-signals: {on_policy: {divergence: {type: jsd, beta: 0.3}, weight: 0.7}, sequence: {reference: {type: refreshed, every: 5}}}
+signals:
+  on_policy: {divergence: {type: jsd, beta: 0.3}, weight: 0.7}
+  sequence: {reference: {type: refreshed, every: 5}}
 """
     child = """\
 extends: parent.yaml
@@ -46,13 +54,33 @@ student: {tokenizer: {vocabulary_size: 500}}
 data: {train: {corpus: {path: a.csv, language: id, english: {format: {type: chat}}}}}
 signals: {on_policy: {divergence: {type: forward_kl}}, sequence: {reference: {type: cold_start}}}
 """
-    recipe = load(child, parent=parent).recipe
+    recipe = load(child, parent=parent, teacher="").recipe
     assert isinstance(recipe.teacher, TeacherRecipe)
     assert isinstance(recipe.student, ScratchStudent)
     assert recipe.student.architecture.layers == 2
     assert recipe.signals.on_policy.divergence == ForwardKL(type="forward_kl")
     assert recipe.signals.on_policy.weight == 0.7
     assert recipe.signals.sequence.reference.type == "cold_start"
+
+
+def test_every_union_of_the_schema_has_its_switch() -> None:
+    def unions(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        for key, field in keys(model).items():
+            below, here = branches(field.annotation), (*path, key)
+            if get_origin(below[0].type) is dict:
+                below, here = branches(get_args(below[0].type)[1]), (*here, "*")
+            variants = [branch.model for branch in below if branch.model]
+            if len(variants) > 1:
+                yield here
+            for variant in variants:
+                yield from unions(variant, here)
+
+    def known(path: tuple[str, ...]) -> bool:
+        return any(_matches(path, switch.where) for switch in SWITCHES)
+
+    found = set(unions(Recipe, ()))
+    assert len(found) >= 12
+    assert [path for path in found if not known(path)] == []
 
 
 def test_the_same_variant_merges(load: Load) -> None:
@@ -178,6 +206,9 @@ evaluation: {tasks: {t: {data: {path: t.csv, language: th}}}}
     (sub / "recipe.yaml").write_text(
         "extends: ../base/base.yaml\ndata: {held_out: {c: {path: c.csv, language: my}}}\n", encoding="utf-8"
     )
+    for file in (tmp_path / "teachers/t.yaml", base / "own.jinja", base / "id.jinja"):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
     monkeypatch.chdir(called)
     values = load_recipe(sub / "recipe.yaml", [("evaluation.tasks.t.data.path", "./u.csv")]).values
     assert values["teacher"]["recipe"] == str(tmp_path / "teachers/t.yaml")

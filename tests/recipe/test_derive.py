@@ -69,5 +69,5 @@ def test_it_is_a_valid_recipe_itself(load: Load) -> None:
 
 
 def test_a_recipe_without_a_cold_start_has_none(load: Load) -> None:
-    with pytest.raises(ValueError, match="no student.cold_start"):
+    with pytest.raises(ValueError, match=r"no student\.cold_start"):
         cold_start_recipe(load("extends: minimal.yaml").recipe)

@@ -1,6 +1,6 @@
 """Broken recipes and the exact text that they are answered with. `UPDATE_GOLDEN=1 pytest` writes the answers anew.
 
-A case is `=== title`, the recipe, `---`-free, then what `dudi-kit validate` prints, each line behind `> `.
+A case is `=== title`, the recipe, then what `dudi-kit validate` prints, each line behind `> `.
 """
 
 import os

@@ -105,7 +105,7 @@ def test_mutated_recipes_are_answered_and_never_crash(tmp_path: Path) -> None:
         path.write_text(_mutated(text, draw), encoding="utf-8")
         checked = check_recipe(path)
         assert (checked.loaded is None) == bool(errors(checked.findings))
-        assert all(finding.message for finding in checked.findings)
+        assert all(finding.message and "not allowed here" not in finding.message for finding in checked.findings)
         if checked.loaded:
             Recipe.model_validate(checked.loaded.values)
 

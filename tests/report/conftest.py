@@ -74,9 +74,15 @@ def metrics_line(step: int) -> dict[str, object]:
     signals = {}
     for n, signal in enumerate(["sequence", "off_policy", "on_policy"]):
         by_language = {x: loss(1.0 + n / 2 + i / 10, 1.3 + i) for i, x in enumerate(TEXTS) if (step + i) % 5}
-        signals[signal] = {"loss": loss(1.2 + n / 2, 1.7), "by_language": by_language, "metrics": {"margin": 0.1}}
+        signals[signal] = {
+            "loss": loss(1.2 + n / 2, 1.7),
+            "by_language": by_language,
+            "metrics": {"margin": {"all": 0.1, "by_language": {}}},
+        }
     return {
-        "step": step, "loss": loss(3.0, 1.1), "signals": signals, "learning_rate": 1e-4 * (1 - step / 400),
+        "step": step, "loss": loss(3.0, 1.1), "signals": signals,
+        "learning_rate": 1e-4 * (1 - step / 400),
+        "rollouts": {"truncated": {"all": 0.2}},
         "grad_norm": 1 + 0.3 * math.sin(step), "tokens_per_second": 900 + 40 * math.cos(step),
     }  # fmt: skip
 
@@ -100,10 +106,11 @@ def make_run(folder: Path) -> Path:
     }  # fmt: skip
     files = {
         "recipe.resolved.json": recipe,
-        "plan.json": {"parameters": {"teacher": 17_400_000, "student": 4_210_000}, "steps": 400},
+        "plan.json": {"parameters": 4_210_000, "teacher_parameters": 17_400_000, "steps": 400},
         "lock.json": {"recipe": "sha256:8c1f…", "teacher": "sha256:02ab…"},
-        "env.json": {"started": "2026-11-22T10:00:00+00:00", "finished": "2026-11-22T10:08:41+00:00",
-                     "machine": "2 cores, 8 GB, no GPU", "python": "3.11.7", "packages": {"torch": "2.13.0"}},
+        "env.json": {"began": "2026-11-22T10:00:00+0000", "seconds": 521.4, "system": "Linux-6.18", "processes": 1,
+                     "python": "3.11.7", "packages": {"torch": "2.13.0"}},
+        "evaluation/ledger.json": {"filtered by where": {"th": 20}},
         "ledger.json": {"row without a response": {"th": 2, "vi": 1}, "response cut": {"my": 12, "ta": 9}},
     }  # fmt: skip
     for name, value in files.items():

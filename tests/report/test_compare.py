@@ -32,6 +32,11 @@ def test_a_missing_score_is_neither_zero_nor_part_of_a_mean():
     assert "mean without id, which not every model has" in table.remarks
 
 
+def test_where_all_models_score_alike_none_is_best():
+    (table,) = compare({"before": scores(th=0.0), "after": scores(th=0.0)})
+    assert table.rows[0].best == frozenset()
+
+
 def test_models_without_a_language_in_common_have_no_mean():
     (table,) = compare({"before": scores(id=60.0), "after": scores(th=50.0)})
     assert [row.language for row in table.rows] == ["id", "th"]

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
+from dudi_kit.errors import RunDirectoryError
 from dudi_kit.report.card import model_card
 from dudi_kit.report.read import read_run
 from dudi_kit.report.write import write_card, write_report
@@ -140,13 +141,14 @@ def test_damaged_files_are_notes_and_never_failures(run_dir, text):
     for path in [*run_dir.glob("*.json*"), *run_dir.glob("evaluation/*"), run_dir / "recipe.yaml"]:
         path.write_bytes(text.encode("utf-8", "surrogateescape"))
     parse(write_report(run_dir).read_text("utf-8"))
+    (run_dir / "final").mkdir()
     write_card(run_dir, run_dir / "final")
 
 
 def test_odd_but_readable_plans_and_recipes_do_not_fail(run_dir):
     (run_dir / "recipe.resolved.json").write_text('{"teacher": "x", "student": {"architecture": []}, "name": 3}')
-    (run_dir / "plan.json").write_text('{"parameters": {"teacher": "many"}}')
-    (run_dir / "env.json").write_text('{"started": "yesterday", "finished": 5}')
+    (run_dir / "plan.json").write_text('{"parameters": "many", "teacher_parameters": {}}')
+    (run_dir / "env.json").write_text('{"began": "yesterday \\ud800", "seconds": "5", "processes": []}')
     parse(write_report(run_dir).read_text("utf-8"))
 
 
@@ -182,7 +184,14 @@ def test_a_large_run_stays_under_a_megabyte(run_dir, metrics_line):
     assert write_report(run_dir).stat().st_size < 1_000_000
 
 
+def test_a_card_without_a_model_is_refused_and_makes_no_folder(run_dir):
+    with pytest.raises(RunDirectoryError, match="train first"):
+        write_card(run_dir, run_dir / "final")
+    assert not (run_dir / "final").exists()
+
+
 def test_the_card_names_languages_scores_and_an_unknown_licence(run_dir):
+    (run_dir / "final").mkdir()
     text = write_card(run_dir, run_dir / "final").read_text("utf-8")
     matter = yaml.safe_load(text.split("---\n")[1])
     assert matter["language"] == ["id", "km", "lo", "my", "ta", "th", "vi"]
@@ -196,6 +205,13 @@ def test_the_card_lists_hub_models_only(run_dir):
     run = read_run(run_dir)
     run.recipe = {"teacher": {"model": "owner/big", "revision": "v1"}, "student": {"model": "./mine/small"}}
     assert yaml.safe_load(model_card(run).split("---\n")[1])["base_model"] == ["owner/big"]
+
+
+def test_the_card_tells_no_path_of_the_authors_machine(run_dir):
+    run = read_run(run_dir)
+    run.recipe = {"teacher": {"recipe": "/home/me/teacher.yaml"}, "student": {"model": "/home/me/models/small"}}
+    assert "/home/me" not in model_card(run)
+    assert "Teacher: recipe teacher.yaml" in model_card(run)
 
 
 def test_a_recipe_cannot_break_out_of_the_cards_code_block(run_dir):

@@ -1,0 +1,36 @@
+"""Rules about the small files of a recipe: they must be there. Data and weights are looked at when planning."""
+
+import os
+from collections.abc import Iterator
+
+from dudi_kit.recipe.checks.complaint import Complaint, Rule
+from dudi_kit.recipe.diagnostics import Path
+from dudi_kit.recipe.schema import Recipe
+
+
+def _files(recipe: Recipe) -> Iterator[tuple[Path, str]]:
+    for role in ("teacher", "student"):
+        model = getattr(recipe, role)
+        template = getattr(model, "chat_template", None)
+        if template is not None and template.endswith(".jinja"):
+            yield (role, "chat_template"), template
+        if hasattr(model, "recipe"):
+            yield (role, "recipe"), model.recipe
+    path: Path = ("verbalizer", "demonstration", "template")
+    templates = recipe.verbalizer.demonstration.template
+    if isinstance(templates, dict):
+        yield from (((*path, language), file) for language, file in templates.items())
+    elif templates is not None:
+        yield path, templates
+
+
+def files_are_there(recipe: Recipe) -> Iterator[Complaint]:
+    """Recipes and templates that this one names."""
+    for path, file in _files(recipe):
+        if not os.path.isfile(file):
+            yield Complaint(
+                path, "missing-file", f"no such file: {file}", "paths are relative to the file that names them"
+            )
+
+
+RULES: tuple[Rule, ...] = (files_are_there,)

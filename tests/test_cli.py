@@ -1,0 +1,166 @@
+"""The command line: exit codes, overrides, what goes to stdout, and that it stays light."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import dudi_kit
+from dudi_kit.cli import app, parse_overrides
+from dudi_kit.errors import EnvironmentLack, Interrupted
+
+VALID = "name: x\nteacher: {model: ./t}\nstudent: {model: ./s}\ndata: {train: {a: {builtin: train}}}\n"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("good.yaml").write_text(VALID, encoding="utf-8")
+    Path("bad.yaml").write_text(f"{VALID}training: {{sede: 1}}\n", encoding="utf-8")
+    return Path("good.yaml")
+
+
+def call(*args: str) -> Result:
+    return CliRunner().invoke(app, list(args))
+
+
+def pretend_pipeline(monkeypatch: pytest.MonkeyPatch, run: Callable[..., None]) -> None:
+    """Stand in for the pipeline, which imports torch."""
+    module = SimpleNamespace(run=run, train=run, evaluate=run, report=run, plan=run)
+    monkeypatch.setitem(sys.modules, "dudi_kit.pipeline", module)
+    monkeypatch.setattr(dudi_kit, "pipeline", module, raising=False)
+
+
+def test_valid_and_invalid_recipes(recipe: Path) -> None:
+    result = call("validate", "good.yaml")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "✓ good.yaml" in result.stderr
+    result = call("validate", "good.yaml", "bad.yaml", "nowhere.yaml")
+    assert result.exit_code == 1
+    assert result.stdout == (
+        "bad.yaml:5:12: error[unknown-key] training.sede: no such key\n"
+        "    5 | training: {sede: 1}\n"
+        "      |            ^^^^ did you mean 'seed'?\n"
+        "nowhere.yaml: error[missing-file]: no such file\n"
+    )
+    assert "✗ bad.yaml: 1 error" in result.stderr
+
+
+def test_findings_as_json_and_as_annotations(recipe: Path) -> None:
+    (finding,) = json.loads(call("validate", "bad.yaml", "good.yaml", "--format", "json").stdout)
+    assert (finding["file"], finding["line"], finding["column"], finding["code"]) == ("bad.yaml", 5, 12, "unknown-key")
+    line = call("validate", "bad.yaml", "--format=github").stdout
+    assert line.startswith("::error file=bad.yaml,line=5,col=12,title=unknown-key::training.sede: no such key")
+
+
+def test_usage_errors_exit_with_2(recipe: Path) -> None:
+    for args in (
+        ["run", "good.yaml", "--resmue"],
+        ["validate"],
+        ["no-such-command"],
+        ["run", "good.yaml", "--set", "seed"],
+    ):
+        assert call(*args).exit_code == 2, args
+    assert "--resume" in call("run", "good.yaml", "--resmue").stderr
+    result = call("run", "good.yaml", "--training.seed", "1")
+    assert result.exit_code == 2
+    assert "--training.seed=VALUE" in result.stderr
+
+
+def test_a_dotted_path_to_an_unknown_key_is_a_finding(recipe: Path) -> None:
+    result = call("validate", "good.yaml", "--training.sede=1")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("command line: error[unknown-key] training.sede: no such key\n")
+
+
+def test_every_spelling_of_an_override(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    pretend_pipeline(monkeypatch, lambda path, **options: seen.update(path=path, **options))
+    args = [
+        "--training.seed=1",
+        "--name=y=z",
+        "--set",
+        "a.b=c d",
+        "--output=out",
+        "--output.folder=o",
+        "-p",
+        "2",
+        "--resume",
+    ]
+    result = call("run", "good.yaml", *args)
+    assert result.exit_code == 0, result.output
+    assert seen == {
+        "path": Path("good.yaml"),
+        "overrides": [("training.seed", "1"), ("name", "y=z"), ("a.b", "c d"), ("output.folder", "o")],
+        "output": Path("out"),
+        "processes": 2,
+        "resume": True,
+        "overwrite": False,
+    }
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "report", "plan"])
+def test_the_parts_get_what_they_take(recipe: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    seen: dict[str, Any] = {}
+    pretend_pipeline(monkeypatch, lambda path, **options: seen.update(options))
+    assert call(command, "good.yaml", "--training.seed=1").exit_code == 0
+    extra = {"train": {"processes", "resume", "overwrite"}, "plan": {"processes"}}.get(command, set())
+    assert set(seen) == {"overrides", "output"} | extra
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (EnvironmentLack("no space left. Free 3 GB."), 4, "error: no space left. Free 3 GB."),
+        (Interrupted("stopped at step 3; go on with --resume"), 130, "stopped at step 3"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ZeroDivisionError("ours"), 3, "bug of dudi-kit"),
+    ],
+)
+def test_every_failure_has_its_exit_code(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, text: str, tmp_path: Path
+) -> None:
+    def fail(path: Path, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    pretend_pipeline(monkeypatch, fail)
+    result = call("run", "good.yaml")
+    assert result.exit_code == code
+    assert text in result.stderr
+    assert "Traceback" not in result.output
+    logs = list(tmp_path.glob("dudi-kit-*.log"))
+    assert len(logs) == (code == 3)
+    assert all("ZeroDivisionError: ours" in log.read_text(encoding="utf-8") for log in logs)
+
+
+def test_overrides_are_split_at_the_first_equals_sign() -> None:
+    assert parse_overrides(["a.b=c=d", "e="]) == [("a.b", "c=d"), ("e", "")]
+    assert parse_overrides(None) == []
+
+
+def test_help_names_the_exit_codes_and_says_what_commands_do() -> None:
+    text = call("run", "--help").stdout
+    assert "130" in text
+    assert "train, evaluate" in " ".join(text.split())
+    assert call("--version").stdout == f"dudi-kit {dudi_kit.__version__}\n"
+
+
+def test_schema_prints_json() -> None:
+    assert json.loads(call("schema").stdout)["$schema"].startswith("http://json-schema.org/draft-07")
+
+
+def test_validate_imports_no_torch(recipe: Path) -> None:
+    code = (
+        "import sys\nsys.argv = ['dudi-kit', 'validate', 'good.yaml', 'bad.yaml']\nfrom dudi_kit.cli import main\n"
+        "try: main()\nexcept SystemExit as end: print('exit', end.code)\n"
+        "print(sorted({'torch', 'transformers', 'numpy', 'datasets', 'requests', 'httpx'} & set(sys.modules)))"
+    )
+    lines = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split("\n")
+    assert lines[-3:-1] == ["exit 1", "[]"]
