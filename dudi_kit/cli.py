@@ -14,13 +14,16 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from dudi_kit import __version__, console
 from dudi_kit.errors import DudiError, Exit
+
+if TYPE_CHECKING:
+    from dudi_kit.recipe.load import LoadedRecipe
 
 EPILOG = (
     "Exit codes: 0 done · 1 the recipe or its data is wrong · 2 the command line is wrong · "
@@ -146,16 +149,8 @@ def run(
     overwrite: Overwrite = False,
 ) -> None:
     """Do all of it: plan, build teachers and cold starts that are missing, train, evaluate, report."""
-    pipeline = _pipeline()
-
-    pipeline.run(
-        recipe,
-        overrides=parse_overrides(settings),
-        output=output,
-        processes=processes,
-        resume=resume,
-        overwrite=overwrite,
-    )
+    loaded = _loaded(recipe, settings)
+    _pipeline().run(loaded, output=output, processes=processes, resume=resume, overwrite=overwrite)
 
 
 @command("train")
@@ -168,40 +163,39 @@ def train(
     overwrite: Overwrite = False,
 ) -> None:
     """Train the student (and what it needs first), without evaluating it."""
-    pipeline = _pipeline()
-
-    pipeline.train(
-        recipe,
-        overrides=parse_overrides(settings),
-        output=output,
-        processes=processes,
-        resume=resume,
-        overwrite=overwrite,
-    )
+    loaded = _loaded(recipe, settings)
+    _pipeline().train(loaded, output=output, processes=processes, resume=resume, overwrite=overwrite)
 
 
 @command("evaluate")
 def evaluate(recipe: Recipe, settings: Settings = None, output: Output = None) -> None:
     """Score a trained student beside its teacher and its cold start: bits per byte, and the recipe's tasks."""
-    pipeline = _pipeline()
-
-    pipeline.evaluate(recipe, overrides=parse_overrides(settings), output=output)
+    loaded = _loaded(recipe, settings)
+    _pipeline().evaluate(loaded, output=output)
 
 
 @command("report")
 def report(recipe: Recipe, settings: Settings = None, output: Output = None) -> None:
     """Write report.html and print the table, from what training and evaluation left behind."""
-    pipeline = _pipeline()
-
-    pipeline.report(recipe, overrides=parse_overrides(settings), output=output)
+    loaded = _loaded(recipe, settings)
+    _pipeline().report(loaded, output=output)
 
 
 @command("plan")
 def plan(recipe: Recipe, settings: Settings = None, output: Output = None, processes: Processes = 1) -> None:
     """Decide everything that can be decided before weights are loaded, and show it; train nothing."""
-    pipeline = _pipeline()
+    loaded = _loaded(recipe, settings)
+    _pipeline().plan(loaded, output=output, processes=processes)
 
-    pipeline.plan(recipe, overrides=parse_overrides(settings), output=output, processes=processes)
+
+def _loaded(recipe: Path, settings: Sequence[str] | None) -> "LoadedRecipe":
+    """The checked recipe; a mistake in it is told at once, before torch is imported."""
+    from dudi_kit.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, parse_overrides(settings))
+    for warning in loaded.warnings:
+        console.notice(str(warning))
+    return loaded
 
 
 def _pipeline() -> ModuleType:

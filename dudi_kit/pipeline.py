@@ -8,7 +8,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from dudi_kit.plan.fingerprint import package_versions
 from dudi_kit.plan.layout import RunDir, require_space, write_json, write_text
 from dudi_kit.plan.models import encoder_of, trained
 from dudi_kit.plan.schema import ModelSource, Plan, read_plan, write_plan
-from dudi_kit.recipe.load import load_recipe
+from dudi_kit.recipe.load import LoadedRecipe
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.data import Dataset
@@ -35,8 +35,6 @@ from dudi_kit.recipe.schema.evaluation import Subject
 from dudi_kit.report.terminal import scores_table
 from dudi_kit.report.write import write_card, write_report
 from dudi_kit.train.launch import start_training
-
-Overrides = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -48,42 +46,38 @@ class Settings:
     overwrite: bool
 
 
-def run(
-    recipe: Path, *, overrides: Overrides, output: Path | None, processes: int, resume: bool, overwrite: bool
-) -> None:
+def run(recipe: LoadedRecipe, *, output: Path | None, processes: int, resume: bool, overwrite: bool) -> None:
     """All of it."""
-    stage = _chain(recipe, overrides, output)
+    stage = _chain(recipe, output)
     _train_chain(stage, Settings(processes, resume, overwrite))
     _evaluate(stage)
     _report(stage)
 
 
-def train(
-    recipe: Path, *, overrides: Overrides, output: Path | None, processes: int, resume: bool, overwrite: bool
-) -> None:
+def train(recipe: LoadedRecipe, *, output: Path | None, processes: int, resume: bool, overwrite: bool) -> None:
     """The student, and what it needs first."""
-    stage = _chain(recipe, overrides, output)
+    stage = _chain(recipe, output)
     _train_chain(stage, Settings(processes, resume, overwrite))
     say(f"trained: {stage.run.final}")
 
 
-def evaluate(recipe: Path, *, overrides: Overrides, output: Path | None) -> None:
+def evaluate(recipe: LoadedRecipe, *, output: Path | None) -> None:
     """Scores of a trained student, its teacher and its cold start."""
-    stage = _chain(recipe, overrides, output)
+    stage = _chain(recipe, output)
     _require_trained(stage)
     _evaluate(stage)
 
 
-def report(recipe: Path, *, overrides: Overrides, output: Path | None) -> None:
+def report(recipe: LoadedRecipe, *, output: Path | None) -> None:
     """The page and the table, from what is there."""
-    stage = _chain(recipe, overrides, output)
+    stage = _chain(recipe, output)
     _require_trained(stage)
     _report(stage)
 
 
-def plan(recipe: Path, *, overrides: Overrides, output: Path | None, processes: int) -> None:
+def plan(recipe: LoadedRecipe, *, output: Path | None, processes: int) -> None:
     """Decide what can be decided before weights are loaded, for every stage of the chain; train nothing."""
-    for stage in _chain(recipe, overrides, output).in_order():
+    for stage in _chain(recipe, output).in_order():
         if stage.run.complete() and _lock_of(stage.run) == stage.lock:
             say(f"{stage.run.path}: trained already, would be reused")
         else:
@@ -91,11 +85,9 @@ def plan(recipe: Path, *, overrides: Overrides, output: Path | None, processes: 
             _show(_plan(stage, processes), stage)
 
 
-def _chain(recipe: Path, overrides: Overrides, output: Path | None) -> Stage:
-    loaded = load_recipe(recipe, overrides)
-    for warning in loaded.warnings:
-        notice(str(warning))
-    return build_chain(loaded.recipe, loaded.path, (output or Path(loaded.recipe.output.folder)).absolute())
+def _chain(loaded: LoadedRecipe, output: Path | None) -> Stage:
+    folder = output or Path(loaded.recipe.output.folder)
+    return build_chain(loaded.recipe, loaded.path, folder.absolute())
 
 
 def _train_chain(stage: Stage, settings: Settings) -> None:

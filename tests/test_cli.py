@@ -81,12 +81,12 @@ def test_a_dotted_path_to_an_unknown_key_is_a_finding(recipe: Path) -> None:
 
 def test_every_spelling_of_an_override(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
-    pretend_pipeline(monkeypatch, lambda path, **options: seen.update(path=path, **options))
+    pretend_pipeline(monkeypatch, lambda loaded, **options: seen.update(loaded=loaded, **options))
     args = [
         "--training.seed=1",
-        "--name=y=z",
+        "--name=y",
         "--set",
-        "a.b=c d",
+        "description=c = d",
         "--output=out",
         "--output.folder=o",
         "-p",
@@ -95,9 +95,10 @@ def test_every_spelling_of_an_override(recipe: Path, monkeypatch: pytest.MonkeyP
     ]
     result = call("run", "good.yaml", *args)
     assert result.exit_code == 0, result.output
+    loaded = seen.pop("loaded").recipe
+    assert (loaded.training.seed, loaded.name, loaded.description) == (1, "y", "c = d")
+    assert loaded.output.folder == "o"
     assert seen == {
-        "path": Path("good.yaml"),
-        "overrides": [("training.seed", "1"), ("name", "y=z"), ("a.b", "c d"), ("output.folder", "o")],
         "output": Path("out"),
         "processes": 2,
         "resume": True,
@@ -108,10 +109,10 @@ def test_every_spelling_of_an_override(recipe: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("command", ["train", "evaluate", "report", "plan"])
 def test_the_parts_get_what_they_take(recipe: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     seen: dict[str, Any] = {}
-    pretend_pipeline(monkeypatch, lambda path, **options: seen.update(options))
+    pretend_pipeline(monkeypatch, lambda loaded, **options: seen.update(options))
     assert call(command, "good.yaml", "--training.seed=1").exit_code == 0
     extra = {"train": {"processes", "resume", "overwrite"}, "plan": {"processes"}}.get(command, set())
-    assert set(seen) == {"overrides", "output"} | extra
+    assert set(seen) == {"output"} | extra
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_the_parts_get_what_they_take(recipe: Path, monkeypatch: pytest.MonkeyPa
 def test_every_failure_has_its_exit_code(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, text: str, tmp_path: Path
 ) -> None:
-    def fail(path: Path, **options: object) -> None:
+    def fail(loaded: object, **options: object) -> None:
         raise error
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -138,6 +139,14 @@ def test_every_failure_has_its_exit_code(
     logs = list(tmp_path.glob("dudi-kit-*.log"))
     assert len(logs) == (code == 3)
     assert all("ZeroDivisionError: ours" in log.read_text(encoding="utf-8") for log in logs)
+
+
+def test_a_mistake_in_the_recipe_is_told_before_torch_is_imported(recipe: Path) -> None:
+    script = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom dudi_kit.cli import app\n"
+        "assert CliRunner().invoke(app, ['run', 'bad.yaml']).exit_code == 1\nassert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_overrides_are_split_at_the_first_equals_sign() -> None:

@@ -42,7 +42,12 @@ class Teaching(NamedTuple):
     source: ModelSource
     encoder: Encoder
     vocabulary: SharedVocabulary
-    context: int | None
+    config: PreTrainedConfig
+
+    @property
+    def context(self) -> int | None:
+        """Longest input in tokens, where it is known."""
+        return context_of(self.config)
 
 
 def build_plan(stage: Stage, *, processes: int, ledger: Ledger) -> Plan:
@@ -71,6 +76,7 @@ def build_plan(stage: Stage, *, processes: int, ledger: Ledger) -> Plan:
         teacher_room=room,
         **_fields(batches),
         parameters=parameters,
+        teacher_parameters=count_parameters(teaching.config) if teaching else None,
         checkpoint_bytes=_checkpoint_bytes(recipe, parameters),
         deepspeed=ds_config(recipe, batches),
         launch=["python", *launch_command(processes, str(stage.run.path), resume=False)],
@@ -102,7 +108,9 @@ def teaching_of(plan: Plan) -> Teaching | None:
     if plan.teacher is None or plan.vocabulary is None:
         return None
     vocabulary = SharedVocabulary(plan.vocabulary.size, plan.vocabulary.reason)
-    return Teaching(plan.teacher, encoder_of(plan.teacher, who="teacher"), vocabulary, None)
+    return Teaching(
+        plan.teacher, encoder_of(plan.teacher, who="teacher"), vocabulary, config_of(plan.teacher, who="teacher")
+    )
 
 
 def student_config(stage: Stage, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
@@ -165,7 +173,7 @@ def _teaching(stage: Stage, student: Encoder, config: PreTrainedConfig) -> Teach
     )
     mapping = stage.recipe.verbalizer.vocabulary.mapping
     vocabulary = decide(_speaker("student", student, config), _speaker(source.path, encoder, teacher_config), mapping)
-    return Teaching(source, encoder, vocabulary, context_of(teacher_config))
+    return Teaching(source, encoder, vocabulary, teacher_config)
 
 
 def _speaker(name: str, encoder: Encoder, config: PreTrainedConfig) -> Speaker:
@@ -197,7 +205,8 @@ def _check_contexts(recipe: Recipe, rows: list[Row], context: int | None, teachi
         raise RecipeError(
             f"student: its context is {context:,} tokens and row {longest.index + 1:,} of the training data needs "
             f"{needed:,} (prompt {len(longest.prompt):,}, response {len(longest.response):,}, rollouts.max_new_tokens "
-            f"{samples:,}). Lower data.max_length with data.on_too_long: skip, or rollouts.max_new_tokens, or choose a longer context."
+            f"{samples:,}). Lower data.max_length with data.on_too_long: skip, or rollouts.max_new_tokens, or "
+            "choose a longer context."
         )
     if teaching is None or teaching.context is None:
         return

@@ -103,7 +103,8 @@ class TeacherSide:
         if alien := [i for i in response if i >= self.pieces]:
             raise VocabularyMismatch(
                 f"{example.origin}: the response has piece {alien[0]:,}, which only the student has (the shared "
-                f"vocabulary ends at {self.pieces:,}). Leave the row out, or choose a teacher with the student's tokenizer."
+                f"vocabulary ends at {self.pieces:,}). Leave the row out, or choose a teacher with the student's "
+                "tokenizer."
             )
 
 

@@ -68,6 +68,8 @@ class Plan(Strict):
     parameters: int
     """Of the student."""
 
+    teacher_parameters: int | None
+
     checkpoint_bytes: int
     """Estimated size of one checkpoint, optimizer state included."""
 

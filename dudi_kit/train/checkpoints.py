@@ -1,8 +1,8 @@
 """Checkpoints: whole or not there.
 
 A checkpoint is written beside its place as `.step-N.partial`, described by a manifest with the size and sha256 of
-every file, and renamed to `step-N`. So a kill at any moment leaves only complete ones under the final name, and a file that was
-damaged later is found and named before anything is loaded from it.
+every file, and renamed to `step-N`. So a kill at any moment leaves only complete ones under the final name, and a file
+that was damaged later is found and named before anything is loaded from it.
 """
 
 import hashlib

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
-from torch import nn
+from torch import Tensor, nn
 
 from dudi_kit.errors import EnvironmentLack
 from dudi_kit.plan.schema import Plan
@@ -51,6 +51,29 @@ def set_learning_rate(optimizer: Any, rate: float) -> None:
     """Give every parameter group this rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def backward(engine: Any, loss: Tensor, *, last: bool) -> float | None:
+    """Backward of one micro-batch, and the optimizer step after the last one of a batch.
+
+    The engine must not divide by the accumulation steps: the loss is a share of the global mean already. Returns the
+    global gradient norm before clipping, after the last micro-batch.
+    """
+    engine.set_gradient_accumulation_boundary(is_boundary=last)
+    engine.backward(loss, scale_wrt_gas=False)
+    if not last:
+        return None
+    plain = _plain_gradient_norm(engine)
+    engine.step()
+    norm = engine.get_global_grad_norm() if plain is None else plain
+    return None if norm is None else float(norm)
+
+
+def _plain_gradient_norm(engine: Any) -> Tensor | None:
+    """In fp32 without ZeRO the engine clips with torch and keeps no norm; the gradients are still on the parameters."""
+    if engine.zero_optimization() or engine.bfloat16_enabled():
+        return None
+    return nn.utils.get_total_norm([p.grad for p in engine.module.parameters() if p.grad is not None])
 
 
 def leave_process_group() -> None:

@@ -6,7 +6,7 @@ numbers. So a resumed run needs weights and optimizer state only, and does what 
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from dudi_kit.recipe.schema.signals import RefreshedReference
 from dudi_kit.signals.objective import combine
 from dudi_kit.signals.result import Sums
 from dudi_kit.train import checkpoints
-from dudi_kit.train.engine import set_learning_rate
+from dudi_kit.train.engine import backward, set_learning_rate
 from dudi_kit.train.metrics import Window, append_line, cut_after
 from dudi_kit.train.rollouts import Sampler
 from dudi_kit.train.schedule import learning_rate
@@ -53,6 +53,9 @@ class Loop:
     rows: list[Row]
     mixture: Mixture
     progress: Progress
+    grad_norm: float | None = None
+    """Of the last step, before clipping."""
+
     tokens: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -104,17 +107,16 @@ class Loop:
         pairs = sorted((Pair(row, rollout) for row, rollout in zip(rows, rollouts, strict=True)), key=_tokens)
         counts = self._global_counts(pairs)
         set_learning_rate(self.optimizer, learning_rate(self.recipe.training, step, self.plan.steps))
-        size = self.plan.micro_batch_size
-        for start in range(0, len(pairs), size):
-            with self.accelerator.accumulate(self.models.student):
-                self._micro_step(pairs[start : start + size], counts)
+        parts = list(batched(pairs, self.plan.micro_batch_size))
+        for number, part in enumerate(parts, start=1):
+            self._micro_step(part, counts, last=number == len(parts))
         self._observe_rollouts(pairs)
 
-    def _micro_step(self, pairs: Sequence[Pair], counts: dict[str, Tensor]) -> None:
+    def _micro_step(self, pairs: Sequence[Pair], counts: dict[str, Tensor], *, last: bool) -> None:
         results = self.objective(self.models, pairs)
         # DeepSpeed averages gradients over the processes; our mean is over the global batch already.
         loss = combine(results, self.objective.weights, counts) * self.plan.processes
-        self.accelerator.backward(loss, scale_wrt_gas=False)
+        self.grad_norm = backward(self.models.student, loss, last=last)
         languages = [pair.row.language for pair in pairs]
         for name, result in results.items():
             self.window.add_signal(name, result, languages)
@@ -170,7 +172,7 @@ class Loop:
         seconds = time.monotonic() - self.started
         line |= {
             "learning_rate": learning_rate(self.recipe.training, done - 1, self.plan.steps),
-            "grad_norm": _number(self.models.student.get_global_grad_norm()),  # type: ignore[operator]
+            "grad_norm": self.grad_norm,
             "tokens_per_second": self.tokens * self.plan.processes / seconds,
             "seconds": seconds,
         }
@@ -188,8 +190,8 @@ class Loop:
         broken = {name: signal for name, signal in line["signals"].items() if not math.isfinite(signal["loss"])}
         culprits = [f"{name} ({', '.join(_not_finite(signal['by_language']))})" for name, signal in broken.items()]
         raise TrainingFailed(
-            f"the loss is {line['loss']} at step {line['step']}, from {'; '.join(culprits)}. Lower training.learning_rate "
-            "or training.max_grad_norm, or use training.precision: fp32; then go on from the last checkpoint with --resume."
+            f"the loss is {line['loss']} at step {line['step']}, from {'; '.join(culprits)}. Lower "
+            "training.learning_rate or training.max_grad_norm, or use training.precision: fp32; then start again."
         )
 
     def _save(self, step: int) -> None:
@@ -210,12 +212,6 @@ class Loop:
         self.accelerator.wait_for_everyone()
 
 
-def _number(value: Any) -> float | None:
-    if value is None:
-        return None
-    return float(value.item() if isinstance(value, Tensor) else value)
-
-
 def _not_finite(by_language: dict[str, float]) -> list[str]:
     return [code for code, loss in by_language.items() if not math.isfinite(loss)]
 
@@ -225,3 +221,8 @@ def _tokens(pair: Pair) -> int:
     row, rollout = pair
     prompt = max(len(ids) for ids in (row.prompt, *row.teacher_prompts.values()))
     return prompt + max(len(row.response), len(rollout.ids) if rollout else 0)
+
+
+def batched(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
+    """Consecutive slices of `size`."""
+    return (pairs[start : start + size] for start in range(0, len(pairs), size))

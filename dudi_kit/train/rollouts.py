@@ -1,8 +1,8 @@
 """ỹ ~ π(·|x): one sample of the student for each prompt, shared by the sequence and the on-policy signal.
 
 The randomness of a rollout depends on (seed, step, row) and nothing else: not on the batch that the row sits in, nor
-on the process that samples it. So neither the split into micro-batches nor the number of processes changes what is learned,
-and a resumed run samples what the uninterrupted one would have.
+on the process that samples it. So neither the split into micro-batches nor the number of processes changes what is
+learned, and a resumed run samples what the uninterrupted one would have.
 """
 
 from collections.abc import Sequence

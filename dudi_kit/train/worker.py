@@ -104,7 +104,7 @@ def start_student(recipe: Recipe, plan: Plan, encoder: Encoder) -> PreTrainedMod
 
 
 def save_final(loop: Loop) -> None:
-    """Write `final/` as a transformers folder: it appears whole, and its being there means that training is complete."""
+    """Write `final/` as a transformers folder: it appears whole, and its being there means that training is done."""
     accelerator, run = loop.accelerator, loop.run
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -154,4 +154,3 @@ def _report(run: RunDir, text: str, code: Exit) -> Exit:
     (run.logs / f"rank-{rank}.log").write_text(text + "\n", encoding="utf-8")
     print(text, file=sys.stderr, flush=True)  # noqa: T201 – the one line that the user must see
     return code
-

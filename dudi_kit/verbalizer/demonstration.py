@@ -1,8 +1,8 @@
 """The first half of the verbalizer: a cross-lingual demonstration z in front of the teacher's prompt.
 
 z shows a task with its reference answer, in the row's language and in English, so that a teacher strong in
-English brings that strength to the target language (DuDi, arXiv 2606.04694). The student never reads z: what the teacher
-knows because of z reaches it only through the teacher's probabilities. The teacher keeps its own chat template; z goes
+English brings that strength to the target language (DuDi, arXiv 2606.04694). The student never reads z: what the
+teacher knows because of z reaches it only through the teacher's probabilities. The teacher keeps its own chat template; z goes
 into the last user turn, whose text a sandboxed Jinja template writes.
 """
 

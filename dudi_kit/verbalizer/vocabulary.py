@@ -51,8 +51,8 @@ def decide(student: Speaker, teacher: Speaker, mapping: str) -> SharedVocabulary
         raise VocabularyMismatch(
             f"verbalizer.vocabulary.mapping: {mapping}: the teacher ends its turn with "
             f"{by_id[1].get(teacher.end_of_turn)!r} and the student with {by_id[0].get(student.end_of_turn)!r}, so the "
-            "teacher would teach the student never to stop. Give both the same end of turn with teacher.chat_template or "
-            "student.chat_template."
+            "teacher would teach the student never to stop. Give both the same end of turn with teacher.chat_template "
+            "or student.chat_template."
         )
     size = _shared_prefix(both, min(student.rows, teacher.rows))
     return SharedVocabulary(size, _reason(student, teacher, size))

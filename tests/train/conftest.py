@@ -1,0 +1,62 @@
+"""One bench for all tests of a session, and the runs that several of them read."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from dudi_kit.plan.layout import RunDir
+from tests.train.bench import Bench
+
+GREEDY = {"rollouts__temperature": "0"}
+
+RUNS: dict[str, dict[str, Any]] = {
+    # processes × micro-batch, ZeRO stage; the global batch is 8 rows
+    "1x8": GREEDY,
+    "1x4": {"training__micro_batch_size": "4", **GREEDY},
+    "2x2-zero0": {"processes": 2, "training__micro_batch_size": "2", **GREEDY},
+    "2x4-zero1": {"processes": 2, "deepspeed__stage": "1", **GREEDY},
+    "2x2-zero2": {"processes": 2, "deepspeed__stage": "2", "training__micro_batch_size": "2", **GREEDY},
+    "1x8-sampled": {},
+    "1x2-sampled": {"training__micro_batch_size": "2"},
+    "2x4-sampled": {"processes": 2, "deepspeed__stage": "2"},
+    "bf16": {"training__precision": "bf16", "training__micro_batch_size": "4"},
+    # for the tests of resuming
+    "six-frozen": {"training__steps": "6", "training__checkpoint_every": "2"},
+    "six-refreshed": {
+        "training__steps": "6",
+        "training__checkpoint_every": "2",
+        "signals__sequence__reference": "{type: refreshed, every: 3}",
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="session")
+def runs(bench: Bench) -> Iterator["Runs"]:
+    with ThreadPoolExecutor(2) as pool:
+        yield Runs(bench, pool)
+        pool.shutdown(cancel_futures=True)
+
+
+class Runs:
+    """Finished runs by name, two at a time; started when somebody asks for them."""
+
+    def __init__(self, bench: Bench, pool: ThreadPoolExecutor) -> None:
+        self.bench, self.pool = bench, pool
+        self._futures: dict[str, Future[RunDir]] = {}
+
+    def start(self, *names: str) -> None:
+        """Ask for several at once, so that they run side by side."""
+        for name in names:
+            if name not in self._futures:
+                self._futures[name] = self.pool.submit(self.bench.train, name, **RUNS[name])
+
+    def __getitem__(self, name: str) -> RunDir:
+        self.start(name)
+        return self._futures[name].result()
