@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from dudi_kit import pipeline
+from dudi_kit.cli import app
 from dudi_kit.data.chat import resolve_template
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.tokenizers import train_tokenizer
@@ -60,7 +60,7 @@ RECIPE: dict[str, Any] = {
     },
     "rollouts": {"max_new_tokens": 12},
     "training": {
-        "steps": 5, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "log_every": 1, "keep_checkpoints": 5,
+        "steps": 5, "batch_size": 8, "learning_rate": 5e-4, "precision": "fp32", "log_every": 1, "keep_checkpoints": 5,
     },
 }  # fmt: skip
 
@@ -84,15 +84,17 @@ class Bench:
         pieces, end = len(tokenizer), Encoder(tokenizer, who="student").end_of_turn_id
         for name, model in (("student", _student(pieces)), ("teacher", _teacher(pieces))):
             with torch.no_grad():  # samples should end now and then
-                model.lm_head.weight[end] *= 1.5
+                model.lm_head.weight[end] *= 3
             model.save_pretrained(folder / name)
             tokenizer.save_pretrained(folder / name)
 
     def plan(self, name: str, processes: int = 1, **settings: str) -> RunDir:
         """A run directory that is ready to be trained. settings: recipe paths with `__` for the dots."""
-        overrides = [("name", name), *((path.replace("__", "."), value) for path, value in settings.items())]
+        changes = {"name": name, **{path.replace("__", "."): value for path, value in settings.items()}}
+        words = [word for path, value in changes.items() for word in ("--set", f"{path}={value}")]
+        arguments = ["plan", str(self.recipe), "--output", str(self.output), "--processes", str(processes), *words]
         with self._planning:
-            pipeline.plan(self.recipe, overrides=overrides, output=self.output, processes=processes)
+            assert not app(arguments, standalone_mode=False)
         return RunDir(self.output / name)
 
     def start(self, run: RunDir, processes: int = 1, *, resume: bool = False) -> "Worker":

@@ -1,0 +1,73 @@
+"""What is learned does not depend on how the batch is split: micro-batches, processes and ZeRO stages, on DeepSpeed.
+
+fp32; each run is a real one in processes of its own (see `conftest.RUNS`), 5 steps of 8 rows.
+"""
+
+import math
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.train.bench import Bench, leaves, metrics, weights
+from tests.train.conftest import RUNS, Runs
+
+GREEDY = ["1x4", "2x2-zero0", "2x4-zero1", "2x2-zero2"]
+SAMPLED = ["1x2-sampled", "2x4-sampled"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _all_at_once(runs: Runs) -> None:
+    runs.start(*(name for name in RUNS if not name.startswith("six")))
+
+
+def losses(line: dict[str, Any]) -> dict[str, float]:
+    """The objective and every signal, before weighting."""
+    return {"loss": line["loss"], **{name: signal["loss"] for name, signal in line["signals"].items()}}
+
+
+def assert_same_run(runs: Runs, name: str, other: str) -> None:
+    one, two = metrics(runs[name]), metrics(runs[other])
+    assert [line["step"] for line in one] == [line["step"] for line in two] == [1, 2, 3, 4, 5]
+    for line, expected in zip(one, two, strict=True):
+        assert losses(line) == pytest.approx(losses(expected), rel=1e-6)
+        assert line["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-5)
+        assert line["rollouts"] == expected["rollouts"]
+        # by language, with all metrics: a margin is a small difference of large sums
+        assert leaves(line) == pytest.approx(leaves(expected), rel=1e-5, abs=1e-4)
+    ours, theirs = weights(runs[name]), weights(runs[other])
+    assert ours.keys() == theirs.keys()
+    for key, tensor in ours.items():
+        assert (tensor - theirs[key]).abs().max() <= 1e-6, key
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_micro_batches_processes_and_zero_stages_give_the_losses_and_weights_of_one_whole_batch(runs, name):
+    assert_same_run(runs, name, "1x8")
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_sampled_rollouts_do_not_depend_on_the_split(runs, name):
+    assert_same_run(runs, name, "1x8-sampled")
+
+
+def test_sampled_and_greedy_runs_differ_so_that_the_comparison_means_something(runs):
+    assert losses(metrics(runs["1x8-sampled"])[-1]) != pytest.approx(losses(metrics(runs["1x8"])[-1]), rel=1e-3)
+
+
+def test_every_weight_moved_by_far_more_than_the_tolerance(bench: Bench, runs: Runs):
+    start = load_file(bench.folder / "student" / "model.safetensors")
+    assert all((tensor - start[name]).abs().max() > 1e-4 for name, tensor in weights(runs["1x8"]).items())
+
+
+def test_some_samples_ended_by_themselves_and_some_were_cut(runs):
+    cut = [line["rollouts"]["truncated"]["all"] for line in metrics(runs["1x8-sampled"])]
+    assert 0 < sum(cut) < len(cut)
+
+
+def test_bf16_runs_with_finite_losses_near_those_of_fp32(runs):
+    lines = metrics(runs["bf16"])
+    assert len(lines) == 5
+    assert all(math.isfinite(value) for line in lines for value in losses(line).values())
+    assert losses(lines[0])["sft"] == pytest.approx(losses(metrics(runs["1x8-sampled"])[0])["sft"], rel=0.02)
+    assert {str(tensor.dtype) for tensor in weights(runs["bf16"]).values()} <= {"torch.float32", "torch.bfloat16"}
