@@ -77,12 +77,17 @@ def report(recipe: LoadedRecipe, *, output: Path | None) -> None:
 
 def plan(recipe: LoadedRecipe, *, output: Path | None, processes: int) -> None:
     """Decide what can be decided before weights are loaded, for every stage of the chain; train nothing."""
-    for stage in _chain(recipe, output).in_order():
-        if stage.run.complete() and _lock_of(stage.run) == stage.lock:
-            say(f"{stage.run.path}: trained already, would be reused")
-        else:
-            _claim(stage, Settings(processes, resume=True, overwrite=False))
+    settings = Settings(processes, resume=True, overwrite=False)
+    stages = list(_chain(recipe, output).in_order())
+    missing = [stage for stage in stages if not _is_trained(stage)]
+    for stage in missing:
+        _check_folder(stage, settings)
+    for stage in stages:
+        if stage in missing:
+            _claim(stage, settings)
             _show(_plan(stage, processes), stage)
+        else:
+            say(f"{stage.run.path}: trained already, would be reused")
 
 
 def _chain(loaded: LoadedRecipe, output: Path | None) -> Stage:
@@ -91,65 +96,96 @@ def _chain(loaded: LoadedRecipe, output: Path | None) -> Stage:
 
 
 def _train_chain(stage: Stage, settings: Settings) -> None:
-    """Build what is missing, in order; the last one is the recipe itself."""
-    for needed in stage.in_order():
-        if (
-            needed.run.complete()
-            and _lock_of(needed.run) == needed.lock
-            and not (settings.overwrite and needed is stage)
-        ):
-            notice(f"{needed.recipe.name}: trained already, reused from {needed.run.path}")
-            continue
-        # What a recipe needs is built or finished without asking, as make does; the recipe's own run is the user's.
-        own = settings if needed is stage else Settings(settings.processes, resume=True, overwrite=False)
-        _train(needed, own)
+    """Build what is missing, in order; the last one is the recipe itself.
 
-
-def _train(stage: Stage, settings: Settings) -> None:
-    resume = _claim(stage, settings)
-    planned = _plan(stage, settings.processes)
-    _show(planned, stage)
-    kept = stage.recipe.training.keep_checkpoints + 1 if stage.recipe.training.checkpoint_every else 0
-    require_space(
-        stage.run.path, planned.checkpoint_bytes * kept + planned.parameters * 4, "checkpoints and final model"
-    )
-    began = time.time()
-    start_training(stage.run, settings.processes, resume=resume)
-    write_json(stage.run.environment, _environment(began, settings.processes))
-    write_card(stage.run.path, stage.run.final)
-
-
-def _claim(stage: Stage, settings: Settings) -> bool:
-    """Make the run directory this stage's own; whether to go on from its checkpoints.
-
-    Refuses a directory that holds something else, or an unfinished run that the user did not ask to resume.
+    All is planned before anything is trained: a fault of the student's data is told before its teacher takes hours.
     """
+    missing = []
+    for needed in stage.in_order():
+        if _is_trained(needed) and not (settings.overwrite and needed is stage):
+            notice(f"{needed.recipe.name}: trained already, reused from {needed.run.path}")
+        else:
+            missing.append(needed)
+    # What a recipe needs is built or finished without asking, as make does; the recipe's own run is the user's.
+    unasked = Settings(settings.processes, resume=True, overwrite=False)
+    choices = [(needed, settings if needed is stage else unasked) for needed in missing]
+    for needed, chosen in choices:
+        _check_folder(needed, chosen)
+    ready = [(needed, _claim(needed, chosen), _plan(needed, settings.processes)) for needed, chosen in choices]
+    for needed, _, planned in ready:
+        _show(planned, needed)
+    needed_bytes = sum(_bytes_written(needed.recipe, planned) for needed, _, planned in ready)
+    require_space(stage.run.path, needed_bytes, "checkpoints and final model")
+    for needed, resume, planned in ready:
+        _train(needed.run, planned, resume=resume)
+
+
+def _is_trained(stage: Stage) -> bool:
+    return stage.run.complete() and _lock_of(stage.run) == stage.lock
+
+
+def _bytes_written(recipe: Recipe, planned: Plan) -> int:
+    """What training leaves at most: the checkpoints that are kept, the one that is being written, the final model."""
+    kept = recipe.training.keep_checkpoints + 1 if recipe.training.checkpoint_every else 0
+    return planned.checkpoint_bytes * kept + planned.parameters * 4
+
+
+def _train(run: RunDir, planned: Plan, *, resume: bool) -> None:
+    notice(f"training {planned.name}", style="bold")
+    began = time.time()
+    start_training(run, planned.processes, resume=resume)
+    write_json(run.environment, _environment(began, planned.processes))
+    write_card(run.path, run.final)
+
+
+def _check_folder(stage: Stage, settings: Settings) -> None:
+    """Refuse a directory that holds something else, or an unfinished run that the user did not ask to resume."""
     run = stage.run
-    if settings.overwrite and run.lock.exists():
-        shutil.rmtree(run.path)
-    if not run.path.exists() or not any(run.path.iterdir()):
-        return False
+    if not run.path.exists() or not any(run.path.iterdir()) or (settings.overwrite and run.lock.exists()):
+        return
     if not run.lock.exists():
         raise RunDirectoryError(
             f"{run.path} is no run directory of dudi-kit and is not empty; choose another --output or --name."
         )
-    if _lock_of(run) != stage.lock:
+    found = _lock_of(run)
+    if found is None:
         raise RunDirectoryError(
-            f"{run.path} holds a run of other settings (lock {_lock_of(run)[:8]}, this recipe has {stage.lock[:8]}). "
-            "Give this one another name with --name=…, or remove the old one with --overwrite."
+            f"{run.lock} can't be read, so nothing tells whose run this is. Choose another --output or --name=…, or "
+            "remove the folder with --overwrite."
         )
-    if run.checkpoints.is_dir() and not settings.resume:
+    if found != stage.lock and _has_begun(run):
+        raise RunDirectoryError(
+            f"{run.path} holds a run of other settings or other data (lock {found[:8]}, this recipe has "
+            f"{stage.lock[:8]}). Give this one another name with --name=…, or remove the old one with --overwrite."
+        )
+    if found == stage.lock and run.checkpoints.is_dir() and not settings.resume:
         raise RunDirectoryError(
             f"{run.path} holds an unfinished run of this recipe: go on with --resume, or start again with --overwrite."
         )
+
+
+def _claim(stage: Stage, settings: Settings) -> bool:
+    """Make a directory that `_check_folder` let pass this stage's own; whether to go on from its checkpoints."""
+    run = stage.run
+    if settings.overwrite and run.lock.exists():
+        shutil.rmtree(run.path)
+    elif _lock_of(run) != stage.lock:
+        # The plan of a recipe that has changed since: its files are written anew, but a tokenizer has many.
+        shutil.rmtree(run.tokenizer, ignore_errors=True)
     return run.checkpoints.is_dir()
 
 
-def _lock_of(run: RunDir) -> str:
+def _has_begun(run: RunDir) -> bool:
+    """Whether training has left something; a directory that holds a plan alone may be planned anew."""
+    return any(path.exists() for path in (run.metrics, run.checkpoints, run.final))
+
+
+def _lock_of(run: RunDir) -> str | None:
+    """The lock hash of a run directory; None where there is none that can be read."""
     try:
         return str(json.loads(run.lock.read_text(encoding="utf-8"))["hash"])
     except (OSError, ValueError, KeyError, TypeError):
-        return "unreadable"
+        return None
 
 
 def _plan(stage: Stage, processes: int) -> Plan:
@@ -200,10 +236,10 @@ def _require_trained(stage: Stage) -> None:
         raise RunDirectoryError(
             f"{stage.run.path} holds no trained student yet: call `dudi-kit train` or `dudi-kit run` first."
         )
-    if _lock_of(stage.run) != stage.lock:
+    if (found := _lock_of(stage.run)) != stage.lock:
         raise RunDirectoryError(
-            f"{stage.run.path} was trained with other settings (lock {_lock_of(stage.run)[:8]}, this recipe has "
-            f"{stage.lock[:8]}); use the recipe and the overrides that it was trained with."
+            f"{stage.run.path} was trained with other settings or other data (lock {(found or 'unreadable')[:8]}, this "
+            f"recipe has {stage.lock[:8]}); use the recipe and the overrides that it was trained with."
         )
 
 

@@ -34,6 +34,9 @@ def architecture_config(
         pad_token_id=pad_id,
         eos_token_id=end_of_turn_id,
         bos_token_id=None,
+        # transformers' 0.02 is made for widths in the thousands. At 128 it starts so flat that a student of this size
+        # needs twice the steps (sentiment of the embedded corpus at step 900: 52 % against 83 %).
+        initializer_range=shape.hidden_size**-0.5,
     )
 
 

@@ -6,7 +6,7 @@ teacher that is yet to be trained.
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from dudi_kit.models.scratch import architecture_config, count_parameters
 from dudi_kit.plan.arithmetic import Arithmetic, arithmetic
 from dudi_kit.plan.chain import Stage
 from dudi_kit.plan.engine import ds_config, launch_command
+from dudi_kit.plan.fingerprint import is_path
 from dudi_kit.plan.models import config_of, context_of, encoder_of, given, tokenizer_of, trained
 from dudi_kit.plan.rows import Row, RowMaker, TeacherSide, TrainingRows, mixed, texts, training_examples
 from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedVocabulary
@@ -34,6 +35,9 @@ from dudi_kit.verbalizer.vocabulary import SharedVocabulary, Speaker, decide
 
 BYTES_FP32, BYTES_BF16, BYTES_MOMENTS = 4, 2, 8
 """For each parameter: a weight in fp32 or bf16, and AdamW's two moments in fp32."""
+
+UNLIMITED = 10**9
+"""Tokens, where a model does not say how many it reads."""
 
 
 class Teaching(NamedTuple):
@@ -63,7 +67,8 @@ def build_plan(stage: Stage, *, processes: int, ledger: Ledger) -> Plan:
     teaching = _teaching(stage, student, config)
     room = _teacher_room(recipe, teaching)
     made = training_rows(recipe, examples, student, teaching, room, ledger)
-    _check_contexts(recipe, made.rows, context_of(config), teaching)
+    contexts = {"student": context_of(config), "teacher": teaching.context if teaching else None}
+    _check_contexts(recipe, examples, made.rows, contexts)
     batches = arithmetic(recipe.training, rows_per_epoch=made.mixture.rows_per_epoch, processes=processes)
     parameters = count_parameters(config)
     return Plan(
@@ -80,7 +85,7 @@ def build_plan(stage: Stage, *, processes: int, ledger: Ledger) -> Plan:
         checkpoint_bytes=_checkpoint_bytes(recipe, parameters),
         deepspeed=ds_config(recipe, batches),
         launch=["python", *launch_command(processes, str(stage.run.path), resume=False)],
-        outside=sorted(_outside(json.loads(resolved_json(recipe)), stage.file.resolve().parent)),
+        outside=sorted(set(_outside(json.loads(resolved_json(recipe)), stage.file.parent.resolve()))),
         notices=_notices(teaching, ledger),
     )
 
@@ -99,8 +104,16 @@ def training_rows(
         demonstration = recipe.verbalizer.demonstration
         demonstrator = Demonstrator(demonstration, examples, ledger)
         terms = demonstration.terms if demonstration.source != "none" else []
-        side = TeacherSide(teaching.encoder, demonstrator, terms, room or 10**9, teaching.vocabulary.size, ledger)
-    return mixed(recipe, RowMaker(recipe.data, student, ledger, side).rows(examples))
+        side = TeacherSide(
+            teaching.encoder,
+            demonstrator,
+            terms,
+            room=UNLIMITED if room is None else room,
+            context=teaching.context or UNLIMITED,
+            pieces=teaching.vocabulary.size,
+            ledger=ledger,
+        )
+    return mixed(recipe, RowMaker(recipe.data, student, ledger, side).rows(examples), ledger)
 
 
 def teaching_of(plan: Plan) -> Teaching | None:
@@ -191,33 +204,51 @@ def _teacher_room(recipe: Recipe, teaching: Teaching | None) -> int | None:
     """Longest teacher prompt in tokens; None where nothing limits it."""
     if teaching is None:
         return None
-    if recipe.verbalizer.demonstration.max_tokens is not None:
-        return recipe.verbalizer.demonstration.max_tokens
-    return None if teaching.context is None else teaching.context - recipe.rollouts.max_new_tokens
+    limits = [recipe.verbalizer.demonstration.max_tokens]
+    limits.append(None if teaching.context is None else teaching.context - recipe.rollouts.max_new_tokens)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _check_contexts(recipe: Recipe, rows: list[Row], context: int | None, teaching: Teaching | None) -> None:
-    """Every input that will be read fits into the model that reads it."""
-    samples = recipe.rollouts.max_new_tokens if recipe.signals.sequence.weight or recipe.signals.on_policy.weight else 0
-    longest = max(rows, key=lambda row: len(row.prompt) + max(len(row.response), samples))
-    needed = len(longest.prompt) + max(len(longest.response), samples)
-    if context is not None and needed > context:
-        raise RecipeError(
-            f"student: its context is {context:,} tokens and row {longest.index + 1:,} of the training data needs "
-            f"{needed:,} (prompt {len(longest.prompt):,}, response {len(longest.response):,}, rollouts.max_new_tokens "
-            f"{samples:,}). Lower data.max_length with data.on_too_long: skip, or rollouts.max_new_tokens, or "
-            "choose a longer context."
-        )
-    if teaching is None or teaching.context is None:
-        return
-    for row in rows:
-        needed = max(len(p) for p in row.teacher_prompts.values()) + max(len(row.response), samples)
-        if needed > teaching.context:
+class Need(NamedTuple):
+    """An input that a model will read, in tokens."""
+
+    who: str
+    row: Row
+    prompt: int
+    answer: int
+
+    @property
+    def tokens(self) -> int:
+        """Both together."""
+        return self.prompt + self.answer
+
+
+def _check_contexts(
+    recipe: Recipe, examples: Sequence[Example], rows: Sequence[Row], contexts: Mapping[str, int | None]
+) -> None:
+    """Every input that will be read fits into the model that reads it. contexts: longest inputs in tokens."""
+    needs = [need for row in rows for need in _needs(recipe, row)]
+    for who, context in contexts.items():
+        longest = max((need for need in needs if need.who == who), key=lambda need: need.tokens, default=None)
+        if context is not None and longest is not None and longest.tokens > context:
+            answer = "response" if longest.answer == len(longest.row.response) else "rollouts.max_new_tokens"
             raise RecipeError(
-                f"teacher: its context is {teaching.context:,} tokens and row {row.index + 1:,} of the training data "
-                f"needs {needed:,}. Lower data.max_length with data.on_too_long: skip, or "
-                "verbalizer.demonstration.max_tokens."
+                f"{who}: its context is {context:,} tokens and {examples[longest.row.index].origin} needs "
+                f"{longest.tokens:,} (prompt {longest.prompt:,}, {answer} {longest.answer:,}). Lower data.max_length "
+                f"with data.on_too_long: skip, or rollouts.max_new_tokens, or choose a {who} with a longer context."
             )
+
+
+def _needs(recipe: Recipe, row: Row) -> Iterator[Need]:
+    """What is read of one row: y by student and off-policy teacher, ỹ by student and on-policy teacher."""
+    signals, sample = recipe.signals, recipe.rollouts.max_new_tokens
+    yield Need("student", row, len(row.prompt), len(row.response))
+    if signals.sequence.weight or signals.on_policy.weight:
+        yield Need("student", row, len(row.prompt), sample)
+    if row.teacher_prompts and signals.off_policy.weight:
+        yield Need("teacher", row, len(row.teacher_prompts["off_policy"]), len(row.response))
+    if row.teacher_prompts and signals.on_policy.weight:
+        yield Need("teacher", row, len(row.teacher_prompts["on_policy"]), sample)
 
 
 def _shares(made: TrainingRows) -> dict[str, LanguageShare]:
@@ -248,12 +279,12 @@ def _fields(batches: Arithmetic) -> dict[str, Any]:
     return batches._asdict()
 
 
-def _outside(value: Any, folder: Path) -> Iterator[str]:
+def _outside(value: Any, folder: Path, where: tuple[str, ...] = ()) -> Iterator[str]:
     """Paths of the recipe that do not lie in its own folder."""
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _outside(item, folder)
-    elif isinstance(value, str) and value.startswith("/") and not Path(value).is_relative_to(folder):
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _outside(item, folder, (*where, key))
+    elif is_path(where, value) and not Path(value).is_relative_to(folder):
         yield value
 
 

@@ -40,11 +40,12 @@ class Stage:
 
     def in_order(self) -> Iterator["Stage"]:
         """Every stage below this one, then itself; each once."""
-        seen: set[str] = set()
+        seen: set[Path] = set()
         for needed in (self.teacher, self.start):
             for stage in needed.in_order() if needed else ():
-                if stage.lock not in seen:
-                    seen.add(stage.lock)
+                # Not the lock: recipes that differ in name alone have the same lock, and a folder each.
+                if stage.run.path not in seen:
+                    seen.add(stage.run.path)
                     yield stage
         yield self
 

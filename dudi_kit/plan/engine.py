@@ -15,7 +15,7 @@ def ds_config(recipe: Recipe, batches: Arithmetic) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": batches.micro_batch_size,
         "gradient_accumulation_steps": batches.accumulation,
         "gradient_clipping": recipe.training.max_grad_norm,
-        "zero_optimization": {"stage": recipe.deepspeed.stage},
+        "zero_optimization": {"stage": engine_stage(recipe)},
         "bf16": {"enabled": recipe.training.precision == "bf16"},
         # Micro-batches are added up in fp32: in bf16 the sum would depend on how the batch is split.
         "data_types": {"grad_accum_dtype": "fp32"},
@@ -26,6 +26,11 @@ def ds_config(recipe: Recipe, batches: Arithmetic) -> dict[str, Any]:
         "steps_per_print": NEVER,
         "wall_clock_breakdown": False,
     }
+
+
+def engine_stage(recipe: Recipe) -> int:
+    """The ZeRO stage that runs: DeepSpeed sums bf16 gradients in fp32 from stage 1 on only. The result is the same."""
+    return max(recipe.deepspeed.stage, 1) if recipe.training.precision == "bf16" else recipe.deepspeed.stage
 
 
 def launch_command(processes: int, run_dir: str, *, resume: bool) -> list[str]:

@@ -6,12 +6,13 @@ Settings that change what is watched but not what is learned (held-out data, tas
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
 from dudi_kit import __version__
+from dudi_kit.recipe.paths import PATH_FIELDS
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
 
@@ -54,7 +55,7 @@ def parts(recipe: Recipe, dependencies: Mapping[str, str]) -> dict[str, Any]:
         _drop(settings, path)
     return {
         "dudi_kit": __version__,
-        "settings": _with_contents(settings, []),
+        "settings": _with_contents(settings),
         "dependencies": dict(sorted(dependencies.items())),
     }
 
@@ -83,21 +84,22 @@ def _drop(settings: dict[str, Any], path: tuple[str, ...]) -> None:
     settings.pop(last, None)
 
 
-def _with_contents(value: Any, languages: list[str]) -> Any:
+def is_path(where: tuple[str, ...], value: Any) -> bool:
+    """Whether the text at this place of a resolved recipe leads to a file or folder; a prompt may begin with / too."""
+    patterns = (pattern for pattern, _ in PATH_FIELDS if len(pattern) == len(where))
+    fits = any(all(name in ("*", key) for name, key in zip(pattern, where, strict=True)) for pattern in patterns)
+    return fits and isinstance(value, str) and value.startswith("/")
+
+
+def _with_contents(value: Any, where: tuple[str, ...] = (), languages: Sequence[str] = ()) -> Any:
     """The same value, each path replaced by the hash of what it leads to. languages: what `{language}` stands for."""
     if isinstance(value, dict):
         inner = value.get("languages") or languages
-        named = {key: _with_contents(item, inner) for key, item in value.items()}
+        named = {key: _with_contents(item, (*where, key), inner) for key, item in value.items()}
         return named | ({"corpus": folder_hash(_corpus())} if "builtin" in value else {})
-    if isinstance(value, list):
-        return [_with_contents(item, languages) for item in value]
-    if isinstance(value, str) and value.startswith("/"):
-        files = (
-            [Path(value.replace("{language}", language)) for language in languages or [""]]
-            if "{language}" in value
-            else [Path(value)]
-        )
-        return [content_hash(file) for file in files]
+    if is_path(where, value):
+        codes = languages if "{language}" in value else [""]
+        return [content_hash(Path(value.replace("{language}", code))) for code in codes]
     return value
 
 

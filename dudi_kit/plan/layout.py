@@ -7,6 +7,7 @@ written beside its place, flushed to disk, and renamed.
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,8 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it may be the folder that can't be made
+            partial.unlink(missing_ok=True)
         raise EnvironmentLack(f"can't write {path}: {error.strerror or error}") from error
 
 

@@ -57,7 +57,7 @@ class RowMaker:
         )
         if encoded is None:
             return None
-        prompts = self.teacher.prompts(example) if self.teacher else {}
+        prompts = self.teacher.prompts(example, encoded.response_ids) if self.teacher else {}
         if self.teacher:
             self.teacher.check_pieces(encoded.response_ids, example)
         return Row(index, example.language, example.origin.dataset, encoded.prompt_ids, encoded.response_ids, prompts)
@@ -73,25 +73,29 @@ class TeacherSide:
     """Signals whose teacher reads the demonstration."""
 
     room: int
-    """Longest teacher prompt in tokens: its context less the longest response."""
+    """Longest teacher prompt in tokens: its context less the longest sample ỹ."""
+
+    context: int
+    """Longest input in tokens: off-policy, the teacher reads the row's own response after the prompt."""
 
     pieces: int
     """Size of the shared vocabulary."""
 
     ledger: Ledger
 
-    def prompts(self, example: Example) -> dict[Term, list[int]]:
-        """The teacher's prompt for each term."""
+    def prompts(self, example: Example, response: list[int]) -> dict[Term, list[int]]:
+        """The teacher's prompt for each term. response: y in the student's pieces, which are the teacher's too."""
         bare = self.encoder.prompt_ids(example.prompt)
-        shown = self._demonstrated(example, bare) if self.terms else bare
+        shown = self._demonstrated(example, bare, response) if self.terms else bare
         return {term: shown if term in self.terms else bare for term in ("off_policy", "on_policy")}
 
-    def _demonstrated(self, example: Example, bare: list[int]) -> list[int]:
+    def _demonstrated(self, example: Example, bare: list[int], response: list[int]) -> list[int]:
         turns = self.demonstrator.turns(example)
         if turns == example.prompt:
             return bare
         shown = self.encoder.prompt_ids(turns)
-        if len(shown) <= self.room:
+        room = min(self.room, self.context - len(response)) if "off_policy" in self.terms else self.room
+        if len(shown) <= room:
             return shown
         self.ledger.count(
             "taught without a demonstration: longer than the teacher's room", example.language, str(example.origin)
@@ -117,10 +121,10 @@ class TrainingRows:
     """Over positions in `rows`."""
 
 
-def mixed(recipe: Recipe, rows: list[Row]) -> TrainingRows:
+def mixed(recipe: Recipe, rows: list[Row], ledger: Ledger) -> TrainingRows:
     """The rows in the order that the recipe's weights, temperature and seed give."""
     if not rows:
-        raise DataError("data.train: no row is left to train on. The ledger above says what was left out, and why.")
+        raise DataError(f"data.train: no row is left to train on. {'. '.join(ledger.lines())}.")
     weights = {name: dataset.weight for name, dataset in recipe.data.train.items()}
     groups = [(row.language, row.dataset) for row in rows]
     return TrainingRows(rows, Mixture(groups, weights, recipe.data.language_temperature, recipe.training.seed))

@@ -44,11 +44,13 @@ def writing(folder: Path) -> Iterator[None]:
     """Turn what a full disk raises while state is written into an error that says so."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        # torch's own writer reports a failed write as a RuntimeError with these words.
-        if isinstance(error, OSError) or "PytorchStreamWriter" in str(error) or "write" in str(error):
-            raise _cannot_write(folder, error) from error
-        raise
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    except RuntimeError as error:
+        # torch's own writer of zip files loses the reason: "[enforce fail at inline_container.cc:672] unexpected pos".
+        if not any(words in str(error) for words in ("inline_container", "PytorchStreamWriter", "iostream")):
+            raise
+        raise _cannot_write(folder, OSError(0, "torch could not write all of a file; is the disk full?")) from error
 
 
 def publish(run: RunDir, partial: Path, step: int, facts: dict[str, Any], keep: int) -> Checkpoint:

@@ -4,10 +4,20 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 from dudi_kit.errors import DudiError, Exit, Interrupted, WorkerFailed
 from dudi_kit.plan.engine import launch_command
 from dudi_kit.plan.layout import RunDir
+
+
+class _Report(NamedTuple):
+    """Why a process ended."""
+
+    rank: str
+    code: Exit
+    text: str
 
 
 class TrainingStopped(DudiError):
@@ -40,15 +50,21 @@ def start_training(run: RunDir, processes: int, *, resume: bool) -> None:
 
 
 def _failure(run: RunDir, code: int) -> DudiError:
-    said = [
-        f"rank {log.stem.removeprefix('rank-')}: {log.read_text(encoding='utf-8').strip()}"
-        for log in sorted(run.logs.glob("rank-*.log"))
-    ]
-    if said:
-        known = code if code in {int(exit_code) for exit_code in Exit} else Exit.ENVIRONMENT
-        return TrainingStopped("training stopped. " + "\n".join(said), Exit(known))
+    reports = [_read_report(log) for log in sorted(run.logs.glob("rank-*.log"))]
+    # A process that loses its peers stumbles over the broken connection: that is not the reason.
+    reasons = [report for report in reports if report.code != Exit.BUG] or reports
+    if reasons:
+        text = "\n".join(f"rank {report.rank}: {report.text}" for report in reasons)
+        return TrainingStopped(f"training stopped. {text}", reasons[0].code)
     reason = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     return WorkerFailed(
         f"the training process {reason} without a word; its output is above. Out of memory shows as SIGKILL: lower "
         f"training.micro_batch_size. Checkpoints are whole: go on with --resume ({run.path})."
     )
+
+
+def _read_report(log: Path) -> _Report:
+    """What `worker` wrote: the exit code, which torchrun does not pass on, in the first line, then the reason."""
+    code, _, text = log.read_text(encoding="utf-8").partition("\n")
+    known = Exit(int(code)) if code.isdigit() else Exit.ENVIRONMENT  # a full disk cuts this file, too
+    return _Report(log.stem.removeprefix("rank-"), known, text.strip())

@@ -64,7 +64,8 @@ class Loop:
 
     def train(self, first_step: int) -> None:
         """From `first_step` to the plan's last."""
-        cut_after(self.run.metrics, first_step)
+        if self.accelerator.is_main_process:
+            cut_after(self.run.metrics, first_step)
         self._start_clock()
         for step in range(first_step, self.plan.steps):
             self._refresh_reference(step)

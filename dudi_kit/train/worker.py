@@ -4,14 +4,17 @@ Started by `dudi-kit` (once for each process), by torchrun or by any launcher th
 `python -m dudi_kit.train outputs/my-run [--resume]` (see `__main__`).
 """
 
+import contextlib
 import os
 import shutil
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from dudi_kit.data.encode import Encoder
@@ -114,10 +117,9 @@ def save_final(loop: Loop) -> None:
             accelerator.unwrap_model(loop.models.student).save_pretrained(partial)
             load_tokenizer(str(run.tokenizer)).save_pretrained(partial)
             partial.replace(run.final)
-        except OSError as error:
-            raise EnvironmentLack(
-                f"can't write {run.final}: {error.strerror or error}. Free some space and --resume."
-            ) from error
+        except (OSError, SafetensorError) as error:  # the latter is what a full disk raises in safetensors
+            reason = getattr(error, "strerror", None) or error
+            raise EnvironmentLack(f"can't write {run.final}: {reason}. Free some space and --resume.") from error
     accelerator.wait_for_everyone()
 
 
@@ -136,7 +138,7 @@ def _on(accelerator: Accelerator, model: PreTrainedModel | None, like: Any = Non
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code of one process. The reason of a failure goes to stderr and to logs/rank-N.log."""
+    """Exit code of one process. The reason of a failure goes to stderr and, below the code, to logs/rank-N.log."""
     run = RunDir(Path(arguments[0]))
     torch.set_float32_matmul_precision("highest")
     try:
@@ -145,12 +147,16 @@ def main(arguments: list[str]) -> int:
         return _report(run, str(error), error.exit_code)
     except KeyboardInterrupt:
         return _report(run, "interrupted; go on with --resume", Exit.INTERRUPTED)
+    except Exception:  # whatever else escapes is our bug, and must not look like a fault of the recipe
+        text = f"this is a bug of dudi-kit, not yours; please report it:\n{traceback.format_exc()}"
+        return _report(run, text, Exit.BUG)
     return Exit.OK
 
 
 def _report(run: RunDir, text: str, code: Exit) -> Exit:
     rank = os.environ.get("RANK", "0")
-    run.logs.mkdir(exist_ok=True)
-    (run.logs / f"rank-{rank}.log").write_text(text + "\n", encoding="utf-8")
     print(text, file=sys.stderr, flush=True)  # noqa: T201 – the one line that the user must see
+    with contextlib.suppress(OSError):  # where the disk is full, stderr has to do
+        run.logs.mkdir(exist_ok=True)
+        (run.logs / f"rank-{rank}.log").write_text(f"{int(code)}\n{text}\n", encoding="utf-8")
     return code

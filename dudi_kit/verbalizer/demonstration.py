@@ -2,8 +2,8 @@
 
 z shows a task with its reference answer, in the row's language and in English, so that a teacher strong in
 English brings that strength to the target language (DuDi, arXiv 2606.04694). The student never reads z: what the
-teacher knows because of z reaches it only through the teacher's probabilities. The teacher keeps its own chat template; z goes
-into the last user turn, whose text a sandboxed Jinja template writes.
+teacher knows because of z reaches it only through the teacher's probabilities. The teacher keeps its own chat template;
+z goes into the last user turn, whose text a sandboxed Jinja template writes.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dudi_kit.data.example import Example, Exchange, Turn
+from dudi_kit.data.formats import plain_prompt
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.rendering import Refused, compile_template
 from dudi_kit.errors import RecipeError
@@ -74,7 +75,9 @@ class Demonstrator:
         rows = self._by_language.get(language, [])
         if not rows:
             return None
-        key = f"{self.settings.seed}:{language}:{example.origin}".encode()
+        # Not the file's path: a folder that is moved keeps its lock, and so has to keep its exemplars.
+        row = f"{example.language}:{example.origin.dataset}:{example.origin.row}"
+        key = f"{self.settings.seed}:{language}:{row}".encode()
         start = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % len(rows)
         others = (rows[(start + i) % len(rows)] for i in range(len(rows)))
         return next((row for row in others if not _same_item(row, example)), None)
@@ -143,6 +146,13 @@ def _parallel(example: Example, language: str) -> Exchange | None:
 
 def _same_item(a: Example, b: Example) -> bool:
     """The same row, its translation, or another row with the same prompt."""
-    if a.origin == b.origin or a.prompt == b.prompt:
+    if a.origin[1:] == b.origin[1:] or a.prompt == b.prompt:
         return True
-    return a.english is not None and b.english is not None and a.english.prompt == b.english.prompt
+    return _english_prompt(a) is not None and _english_prompt(a) == _english_prompt(b)
+
+
+def _english_prompt(example: Example) -> str | None:
+    """What tells that two rows are translations of each other; an English row is its own English version."""
+    if example.language == "en":
+        return plain_prompt(example.prompt)
+    return example.english.prompt if example.english else None

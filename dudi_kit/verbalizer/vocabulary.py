@@ -55,6 +55,12 @@ def decide(student: Speaker, teacher: Speaker, mapping: str) -> SharedVocabulary
             "or student.chat_template."
         )
     size = _shared_prefix(both, min(student.rows, teacher.rows))
+    if student.end_of_turn >= size:
+        raise VocabularyMismatch(
+            f"verbalizer.vocabulary.mapping: {mapping}: the end of turn {by_id[0].get(student.end_of_turn)!r} is piece "
+            f"{student.end_of_turn:,}, and the smaller model has {min(student.rows, teacher.rows):,} rows: nothing "
+            "could tell the student to stop. Choose a model whose weights know all pieces of its tokenizer."
+        )
     return SharedVocabulary(size, _reason(student, teacher, size))
 
 

@@ -5,15 +5,15 @@
 
 import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -35,12 +35,13 @@ ENVIRONMENT = {
     "TERM": "dumb",
 }
 
-WORDS = {
-    "id": "kucing itu tidur di bawah meja makan dan ibu pergi ke pasar pagi ini membeli beras".split(),
-    "vi": "con mèo đang ngủ dưới gầm bàn còn mẹ thì đi chợ từ sáng sớm để mua gạo".split(),
-    "th": "แมว นอน หลับ อยู่ ใต้ โต๊ะ แม่ ไป ตลาด ตั้งแต่ เช้า เพื่อ ซื้อ ข้าว".split(),
+TEXTS = {
+    "id": "kucing itu tidur di bawah meja makan dan ibu pergi ke pasar pagi ini membeli beras",
+    "vi": "con mèo đang ngủ dưới gầm bàn còn mẹ thì đi chợ từ sáng sớm để mua gạo",
+    "th": "แมว นอน หลับ อยู่ ใต้ โต๊ะ แม่ ไป ตลาด ตั้งแต่ เช้า เพื่อ ซื้อ ข้าว",
+    "en": "the cat sleeps under the table and mother went to the market this morning to buy rice",
 }
-ENGLISH = "the cat sleeps under the table and mother went to the market this morning to buy rice".split()
+LANGUAGES = ("id", "vi", "th")
 
 RECIPE: dict[str, Any] = {
     "version": 1,
@@ -53,14 +54,14 @@ RECIPE: dict[str, Any] = {
         "on_too_long": "truncate",
     },
     "signals": {
-        "sequence": {"weight": 0.7, "beta": 0.2},
+        "sequence": {"weight": 0.7, "beta": 0.1},
         "off_policy": {"weight": 0.4, "divergence": {"type": "jsd", "beta": 0.3}},
         "on_policy": {"weight": 0.6, "temperature": 1.5},
         "sft": {"weight": 0.2},
     },
     "rollouts": {"max_new_tokens": 12},
     "training": {
-        "steps": 5, "batch_size": 8, "learning_rate": 5e-4, "precision": "fp32", "log_every": 1, "keep_checkpoints": 5,
+        "steps": 5, "batch_size": 8, "learning_rate": 2e-4, "precision": "fp32", "log_every": 1, "keep_checkpoints": 5,
     },
 }  # fmt: skip
 
@@ -76,7 +77,7 @@ class Bench:
         self.output = folder / "outputs"
         self._planning = threading.Lock()
         self.recipe.write_text(yaml.safe_dump(RECIPE, sort_keys=False), encoding="utf-8")
-        rows = [_row(i, language) for i in range(ROWS // len(WORDS)) for language in WORDS]
+        rows = [_row(i, language) for i in range(ROWS // len(LANGUAGES)) for language in LANGUAGES]
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
         (folder / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
         tokenizer = train_tokenizer([value for row in rows for value in row.values()], 400)
@@ -90,15 +91,28 @@ class Bench:
 
     def plan(self, name: str, processes: int = 1, **settings: str) -> RunDir:
         """A run directory that is ready to be trained. settings: recipe paths with `__` for the dots."""
-        changes = {"name": name, **{path.replace("__", "."): value for path, value in settings.items()}}
-        words = [word for path, value in changes.items() for word in ("--set", f"{path}={value}")]
-        arguments = ["plan", str(self.recipe), "--output", str(self.output), "--processes", str(processes), *words]
         with self._planning:
-            assert not app(arguments, standalone_mode=False)
+            assert not app(self.words("plan", name, processes, **settings), standalone_mode=False)
         return RunDir(self.output / name)
+
+    def words(self, command: str, name: str, processes: int = 1, **settings: str) -> list[str]:
+        """The command line after `dudi-kit`."""
+        changes = {"name": name, **{path.replace("__", "."): value for path, value in settings.items()}}
+        options = [word for path, value in changes.items() for word in ("--set", f"{path}={value}")]
+        return [command, str(self.recipe), "--output", str(self.output), "--processes", str(processes), *options]
 
     def start(self, run: RunDir, processes: int = 1, *, resume: bool = False) -> "Worker":
         return Worker(run, processes, resume=resume)
+
+    def killed(self, name: str, place: str, processes: int = 1, **settings: str) -> RunDir:
+        """A run that was killed while `place` (below `checkpoints`) was there, and before it was complete."""
+        for _ in range(5):  # a busy machine may look away for too long
+            run = self.plan(name, processes, **settings)
+            self.start(run, processes).kill_when(run.checkpoints / place)
+            if (run.checkpoints / place).exists() and not run.final.exists():
+                return run
+            shutil.rmtree(run.path)
+        raise AssertionError(f"{name}: could not be killed in time")
 
     def train(self, name: str, processes: int = 1, **settings: str) -> RunDir:
         """Plan and train."""
@@ -125,17 +139,28 @@ class Worker:
 
     def finish(self) -> str:
         """Wait for the end, which must be a good one; what it said."""
-        assert self.process.wait(timeout=300) == 0, self.said
+        try:
+            assert self.process.wait(timeout=300) == 0, self.said
+        finally:
+            if self.process.poll() is None:
+                self.kill()
         return self.said
 
-    def kill_when(self, condition: Callable[[], bool]) -> None:
-        """SIGKILL to all processes as soon as the condition holds."""
+    def kill_when(self, place: Path) -> None:
+        """SIGKILL to all processes as soon as a file or folder is there."""
         give_up = time.monotonic() + 300
-        while not condition():
+        while not place.exists():
             assert self.process.poll() is None, self.said
             assert time.monotonic() < give_up, self.said
             time.sleep(0.0005)
-        os.killpg(self.process.pid, signal.SIGKILL)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to all of them at once; torchrun puts its workers into sessions of their own."""
+        family = [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]
+        for process in family:
+            process.kill()
+        psutil.wait_procs(family[:-1])
         self.process.wait()
 
 
@@ -160,8 +185,7 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 def _row(i: int, language: str) -> dict[str, str]:
     """Prompts and responses of every length; some are longer than `max_length` and get cut."""
-    words = WORDS[language][i:] + WORDS[language][:i]
-    english = ENGLISH[i:] + ENGLISH[:i]
+    words, english = _turned(TEXTS[language], i), _turned(TEXTS["en"], i)
     return {
         "prompt": " ".join(words[: 1 + 2 * i % 7]),
         "response": " ".join(words[-(1 + 3 * i % 11) :]),
@@ -169,6 +193,11 @@ def _row(i: int, language: str) -> dict[str, str]:
         "english_prompt": " ".join(english[: 1 + i % 5]),
         "english_response": " ".join(english[-(1 + i % 4) :]),
     }
+
+
+def _turned(text: str, i: int) -> list[str]:
+    words = text.split()
+    return words[i:] + words[:i]
 
 
 def _student(pieces: int) -> Any:

@@ -1,6 +1,6 @@
 """One bench for all tests of a session, and the runs that several of them read."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -56,6 +56,10 @@ class Runs:
         for name in names:
             if name not in self._futures:
                 self._futures[name] = self.pool.submit(self.bench.train, name, **RUNS[name])
+
+    def submit(self, story: Callable[[], Any]) -> Future[Any]:
+        """Something else that starts processes. It may wait for what was submitted before it."""
+        return self.pool.submit(story)
 
     def __getitem__(self, name: str) -> RunDir:
         self.start(name)

@@ -1,0 +1,98 @@
+"""batch_size = processes × micro_batch_size × accumulation, and how many steps."""
+
+import pytest
+
+from dudi_kit.errors import RecipeError
+from dudi_kit.plan.arithmetic import Arithmetic, arithmetic
+from dudi_kit.plan.engine import NEVER, ds_config, launch_command
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.training import Training
+from tests.small import STUDENT, changed
+
+
+def split(processes: int = 1, rows: int = 100, **training: object) -> Arithmetic:
+    return arithmetic(Training.model_validate(training), rows_per_epoch=rows, processes=processes)
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "processes", "expected"),
+    [
+        (16, None, 1, (16, 1)),
+        (16, None, 2, (8, 1)),
+        (16, 4, 1, (4, 4)),
+        (16, 4, 2, (4, 2)),
+        (16, 2, 4, (2, 2)),
+        (1, None, 1, (1, 1)),
+    ],
+)
+def test_the_batch_is_split_by_hand(batch: int, micro: int | None, processes: int, expected: tuple[int, int]) -> None:
+    made = split(processes, batch_size=batch, micro_batch_size=micro)
+    assert (made.micro_batch_size, made.accumulation) == expected
+    assert made.processes * made.micro_batch_size * made.accumulation == made.batch_size == batch
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "processes", "nearest"),
+    [(10, 4, 1, "8 or 12"), (16, 3, 2, "12 or 18"), (2, None, 3, "3"), (4, 8, 1, "8"), (16, None, 3, "15 or 30")],
+)
+def test_a_batch_that_can_not_be_split_names_the_nearest_that_can(
+    batch: int, micro: int | None, processes: int, nearest: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        split(processes, batch_size=batch, micro_batch_size=micro)
+    said = str(caught.value)
+    assert said.startswith(f"training.batch_size: {batch} rows can't be split into {processes} processes × ")
+    assert said.endswith(f"the nearest size that can is {nearest}.")
+
+
+def test_the_nearest_sizes_can_indeed_be_split() -> None:
+    assert split(2, batch_size=12, micro_batch_size=3).accumulation == 2
+    assert split(2, batch_size=18, micro_batch_size=3).accumulation == 3
+    assert split(3, batch_size=15).accumulation == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"),
+    [
+        ({"steps": 7}, 7),
+        ({"epochs": 1}, 13),
+        ({"epochs": 2}, 25),
+        ({"epochs": 0.1}, 2),
+        ({"epochs": 0.01}, 1),
+        ({}, 13),
+    ],
+)
+def test_steps_come_from_epochs_rounded_up_and_one_epoch_is_the_default(given: dict[str, float], steps: int) -> None:
+    assert split(batch_size=8, **given).steps == steps
+
+
+def test_epochs_are_what_the_steps_amount_to() -> None:
+    assert split(batch_size=8, steps=25).epochs == pytest.approx(2.0)
+
+
+def test_deepspeeds_numbers_are_the_plans() -> None:
+    settings = {"precision": "bf16", "batch_size": 24, "micro_batch_size": 3, "max_grad_norm": 0.5}
+    recipe = Recipe.model_validate(changed(STUDENT, training=settings, deepspeed={"stage": 2}))
+    batches = arithmetic(recipe.training, rows_per_epoch=100, processes=2)
+    config = ds_config(recipe, batches)
+    micro, accumulation = config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"]
+    assert (config["train_batch_size"], micro, accumulation) == (24, 3, 4)
+    assert config["train_batch_size"] == 2 * micro * accumulation
+    assert config["gradient_clipping"] == 0.5
+    assert config["zero_optimization"] == {"stage": 2}
+    assert config["bf16"] == {"enabled": True}
+    assert config["data_types"]["grad_accum_dtype"] == "fp32"
+    assert config["steps_per_print"] == NEVER
+
+
+def test_fp32_switches_bf16_off() -> None:
+    recipe = Recipe.model_validate(STUDENT)
+    assert ds_config(recipe, arithmetic(recipe.training, rows_per_epoch=8, processes=1))["bf16"] == {"enabled": False}
+
+
+def test_one_process_is_started_directly_and_several_by_torchrun() -> None:
+    assert launch_command(1, "/out/x", resume=False) == ["-m", "dudi_kit.train", "/out/x"]
+    assert launch_command(1, "/out/x", resume=True) == ["-m", "dudi_kit.train", "/out/x", "--resume"]
+    several = launch_command(4, "/out/x", resume=True)
+    assert several[:4] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
+    assert several[4:] == ["-m", "dudi_kit.train", "/out/x", "--resume"]

@@ -1,0 +1,297 @@
+"""Plans of whole chains, made without a weight."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dudi_kit.data.ledger import Ledger
+from dudi_kit.errors import DataError, RecipeError, VocabularyMismatch
+from dudi_kit.models import loading
+from dudi_kit.plan.build import build_plan, teaching_of
+from dudi_kit.plan.chain import Stage, build_chain
+from dudi_kit.plan.engine import ds_config
+from dudi_kit.plan.schema import Plan, read_plan, write_plan
+from dudi_kit.recipe.load import load_recipe
+from tests.small import ROWS, tokenizer, write_chain, write_rows, write_shell
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that plans may load a weight."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("a plan loads no weights")
+
+    monkeypatch.setattr(loading, "load_model", refuse)
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", refuse)
+
+
+def chain(file: Path) -> Stage:
+    return build_chain(load_recipe(file).recipe, file, file.parent / "out")
+
+
+def planned(file: Path, processes: int = 1) -> tuple[Plan, Stage, Ledger]:
+    """The plan of a recipe; the stages before it are planned too, as `run` does."""
+    main = chain(file)
+    for stage in main.in_order():
+        ledger = Ledger()
+        plan = build_plan(stage, processes=processes, ledger=ledger)
+    return plan, main, ledger
+
+
+def with_models(folder: Path, *, teacher: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """A recipe over two model folders that have everything but weights. teacher: options of its `write_shell`."""
+    made = tokenizer()
+    write_shell(folder / "models" / "student", made)
+    write_shell(folder / "models" / "teacher", **{"made": made, "width": 32, **(teacher or {})})
+    models = {"teacher": {"model": "./models/teacher"}, "student": {"model": "./models/student"}}
+    return write_chain(folder, **{**models, **changes})
+
+
+# What is decided
+
+
+def test_the_plan_of_a_chain_from_scratch(tmp_path: Path) -> None:
+    plan, stage, ledger = planned(write_chain(tmp_path, training__batch_size=8, training__micro_batch_size=2), 2)
+    assert (plan.name, plan.lock) == ("student", stage.lock)
+    assert {code: share.rows for code, share in plan.languages.items()} == {"en": 4, "id": 4, "th": 4}
+    assert all(share.tokens > 4 * 8 and share.rows_per_epoch == 4 for share in plan.languages.values())
+    assert (plan.processes, plan.batch_size, plan.micro_batch_size, plan.accumulation) == (2, 8, 2, 2)
+    assert (plan.rows_per_epoch, plan.steps) == (12, 2)
+    assert plan.vocabulary is not None
+    assert plan.vocabulary.reason in plan.notices
+    assert (plan.teacher_parameters, plan.parameters) == (plan.parameters, plan.teacher_parameters)
+    assert stage.teacher is not None
+    assert stage.start is not None
+    assert plan.teacher is not None
+    assert plan.start is not None
+    assert plan.teacher.path == str(stage.teacher.run.final), "the teacher that is yet to be trained"
+    assert plan.start.path == str(stage.start.run.final)
+    assert plan.teacher_room == 512 - 8
+    assert plan.deepspeed["train_batch_size"] == 8
+    assert plan.launch[:3] == ["python", "-m", "torch.distributed.run"]
+    assert plan.launch[-1] == str(stage.run.path)
+    assert plan.outside == []
+    assert not ledger.counts
+
+
+def test_the_students_tokenizer_is_the_teachers_and_lies_in_the_run_directory(tmp_path: Path) -> None:
+    plan, stage, _ = planned(write_chain(tmp_path))
+    assert stage.teacher is not None
+    mine, teachers = (run.tokenizer / "tokenizer.json" for run in (stage.run, stage.teacher.run))
+    assert mine.read_text() == teachers.read_text()
+    assert plan.vocabulary is not None
+    assert plan.vocabulary.size <= 400
+
+
+def test_a_plan_survives_the_way_through_its_file(tmp_path: Path) -> None:
+    plan, stage, _ = planned(write_chain(tmp_path))
+    write_plan(stage.run, plan)
+    assert read_plan(stage.run) == plan
+
+
+def test_training_finds_the_teachers_side_in_the_plan(tmp_path: Path) -> None:
+    plan, stage, _ = planned(with_models(tmp_path))
+    write_plan(stage.run, plan)
+    teaching = teaching_of(read_plan(stage.run))
+    assert teaching is not None
+    assert plan.vocabulary is not None
+    assert (teaching.vocabulary.size, teaching.vocabulary.reason) == (plan.vocabulary.size, plan.vocabulary.reason)
+    assert (teaching.context, teaching.source) == (512, plan.teacher)
+    assert teaching_of(plan.model_copy(update={"teacher": None})) is None
+
+
+def test_a_plan_is_the_same_every_time(tmp_path: Path) -> None:
+    file = write_chain(tmp_path)
+    assert planned(file)[0] == planned(file)[0]
+
+
+def test_without_token_signals_there_is_neither_teacher_nor_vocabulary(tmp_path: Path) -> None:
+    write_chain(tmp_path)
+    plan, _, _ = planned(tmp_path / "teacher.yaml")
+    assert (plan.teacher, plan.vocabulary, plan.teacher_room, plan.teacher_parameters) == (None, None, None, None)
+    assert plan.start is None
+
+
+def test_models_with_padded_rows_are_cut_to_the_shared_pieces_with_a_notice(tmp_path: Path) -> None:
+    pieces = len(tokenizer())
+    plan, _, _ = planned(with_models(tmp_path, teacher={"rows": pieces + 24}))
+    assert plan.vocabulary is not None
+    assert plan.vocabulary.size == pieces
+    assert any(f"24 of the teacher's {pieces + 24:,} rows" in notice for notice in plan.notices)
+
+
+def test_deepspeeds_configuration_is_that_of_the_batches(tmp_path: Path) -> None:
+    plan, stage, _ = planned(write_chain(tmp_path, training__batch_size=6, training__micro_batch_size=3))
+    made = plan.deepspeed
+    assert made["train_batch_size"] == plan.batch_size == 6
+    assert made["gradient_accumulation_steps"] == plan.accumulation == 2
+    assert made.keys() == ds_config(stage.recipe, plan).keys()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "per_parameter"),
+    [
+        ({}, 4 + 8),
+        ({"training__precision": "bf16"}, 2 + 4 + 8),
+        ({"signals__sequence": {"reference": {"type": "refreshed", "every": 2}}}, 4 + 8 + 4),
+    ],
+    ids=["fp32", "bf16", "refreshed reference"],
+)
+def test_bytes_of_a_checkpoint_by_hand(tmp_path: Path, changes: dict[str, Any], per_parameter: int) -> None:
+    plan, _, _ = planned(write_chain(tmp_path, **changes))
+    assert plan.checkpoint_bytes == plan.parameters * per_parameter
+
+
+def test_parameters_by_hand(tmp_path: Path) -> None:
+    """One layer, width 16, tied embeddings: 4 square projections, 3 of the feed-forward part, 3 norms."""
+    plan, _, _ = planned(write_chain(tmp_path))
+    pieces, width, feed_forward = plan.vocabulary.size, 16, 48  # type: ignore[union-attr]
+    assert plan.parameters == pieces * width + 4 * width**2 + 3 * width * feed_forward + 3 * width
+
+
+# What the recipe reads
+
+
+def test_files_outside_the_recipes_folder_are_listed(tmp_path: Path) -> None:
+    outside = write_rows(tmp_path / "shared.jsonl", ROWS)
+    dataset = {"path": "../shared.jsonl", "language": {"column": "language"}, "english": {}}
+    plan, _, _ = planned(write_chain(tmp_path / "mine", data__train={"rows": dataset}))
+    assert plan.outside == [str(outside)]
+
+
+def test_a_folder_that_is_reached_through_a_link_is_the_recipes_own(tmp_path: Path) -> None:
+    write_chain(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    plan, _, _ = planned(tmp_path / "link" / "student.yaml")
+    assert plan.outside == []
+
+
+def test_a_link_to_a_recipe_counts_as_lying_where_the_link_lies(tmp_path: Path) -> None:
+    file = write_chain(tmp_path / "here")
+    file.rename(tmp_path / "far.yaml")
+    file.symlink_to(tmp_path / "far.yaml")
+    assert planned(file)[0].outside == []
+
+
+def test_a_prompt_that_begins_with_a_slash_is_no_path(tmp_path: Path) -> None:
+    form = {"type": "template", "prompt": "/no_think {{ prompt }}", "response": "{{ response }}"}
+    dataset = {"path": "rows.jsonl", "language": {"column": "language"}, "english": {}, "format": form}
+    assert planned(write_chain(tmp_path, data__train={"rows": dataset}))[0].outside == []
+
+
+# What does not fit
+
+
+def test_a_row_longer_than_the_students_context_is_named_with_its_tokens(tmp_path: Path) -> None:
+    file = with_models(tmp_path, data__max_length=512)
+    write_shell(tmp_path / "models" / "student", tokenizer(), context=64)
+    rows = [*ROWS, ROWS[0] | {"prompt": "kucing " * 60}]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(RecipeError) as caught:
+        planned(file)
+    said = str(caught.value)
+    assert said.startswith("student: its context is 64 tokens and ")
+    assert "rows.jsonl:13 (rows) needs " in said
+    assert "data.on_too_long: skip" in said
+    assert "(prompt " in said
+
+
+def test_samples_that_do_not_fit_the_students_context_name_their_setting(tmp_path: Path) -> None:
+    wide = {"rollouts__max_new_tokens": 500, "data__max_length": 512}
+    file = with_models(tmp_path, **wide)
+    with pytest.raises(RecipeError, match=r"student: its context is 512 .* rollouts\.max_new_tokens 500\)"):
+        planned(file)
+    off_policy_only = {"sequence": {"weight": 0}, "on_policy": {"weight": 0}}
+    planned(with_models(tmp_path, signals=off_policy_only, **wide))
+
+
+def test_a_prompt_longer_than_the_teachers_context_is_named(tmp_path: Path) -> None:
+    file = with_models(tmp_path, teacher={"context": 24})
+    with pytest.raises(RecipeError, match=r"teacher: its context is 24 tokens and .*rows\.jsonl:\d+ \(rows\) needs "):
+        planned(file)
+
+
+@pytest.mark.parametrize("limit", ["context", "max_tokens"])
+def test_rows_whose_demonstration_is_too_long_for_the_teacher_are_taught_without_and_counted(
+    tmp_path: Path, limit: str
+) -> None:
+    by_recipe = {"verbalizer__demonstration": {"max_tokens": 250}} if limit == "max_tokens" else {}
+    teacher = {"context": 258} if limit == "context" else {}
+    file = with_models(tmp_path, teacher=teacher, **by_recipe)
+    write_rows(tmp_path / "rows.jsonl", [*ROWS, ROWS[0] | {"english_prompt": "cat " * 200}])
+    plan, _, ledger = planned(file)
+    assert plan.teacher_room == 250
+    event = "taught without a demonstration: longer than the teacher's room"
+    assert ledger.as_json() == {event: {"id": 1}}
+    assert any(notice.startswith(f"{event}: 1 (id 1); first: ") for notice in plan.notices)
+
+
+def test_max_tokens_over_the_teachers_context_does_not_lift_it(tmp_path: Path) -> None:
+    file = with_models(tmp_path, teacher={"context": 108}, verbalizer__demonstration={"max_tokens": 5_000})
+    assert planned(file)[0].teacher_room == 100
+
+
+def test_a_response_with_a_piece_that_the_teacher_lacks_is_refused_with_row_and_piece(tmp_path: Path) -> None:
+    """Student and teacher agree on the teacher's pieces, and the student has one more."""
+    file = with_models(tmp_path)
+    longer = tokenizer()
+    extra = len(longer)
+    longer.add_tokens(["ฮะฮะ"])
+    write_shell(tmp_path / "models" / "student", longer)
+    planned(file)
+    rows = [*ROWS, ROWS[1] | {"response": "แมว ฮะฮะ"}]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(VocabularyMismatch) as caught:
+        planned(file)
+    said = str(caught.value)
+    assert "rows.jsonl:13 (rows)" in said
+    assert f"piece {extra:,}" in said
+    assert "only the student has" in said
+
+
+def test_tokenizers_of_two_families_are_refused(tmp_path: Path) -> None:
+    other = tokenizer(["entirely different words with other pairs of letters"] * 3)
+    file = with_models(tmp_path, teacher={"made": other})
+    with pytest.raises(VocabularyMismatch, match=r"have different tokenizers: piece \d+ is .* `mapping: align`"):
+        planned(file)
+
+
+def test_a_batch_that_can_not_be_split_over_the_processes_is_refused(tmp_path: Path) -> None:
+    file = with_models(tmp_path, training__batch_size=4, training__micro_batch_size=2)
+    with pytest.raises(RecipeError, match="4 rows can't be split into 3 processes × 2 rows"):
+        planned(file, processes=3)
+
+
+def test_rows_that_all_fall_out_leave_nothing_to_train_on(tmp_path: Path) -> None:
+    file = with_models(tmp_path, data__max_length=9, data__on_too_long="skip")
+    event = r"prompt alone over max_length, row left out: 12 \(en 4, id 4, th 4\); first: "
+    with pytest.raises(DataError, match=rf"data\.train: no row is left to train on\. {event}"):
+        planned(file)
+
+
+def test_skipped_and_cut_rows_stand_in_the_notices_by_language(tmp_path: Path) -> None:
+    file = with_models(tmp_path, data__on_too_long="skip", data__on_bad_row="skip")
+    write_rows(tmp_path / "rows.jsonl", [*ROWS, ROWS[1] | {"response": ""}, ROWS[0] | {"response": "ya " * 300}])
+    plan, _, ledger = planned(file)
+    assert ledger.as_json() == {
+        "bad row left out: empty text": {"th": 1},
+        "row over max_length left out": {"id": 1},
+    }
+    assert sum(share.rows for share in plan.languages.values()) == 12
+    assert any("bad row left out: empty text: 1 (th 1); first: " in notice for notice in plan.notices)
+
+
+def test_a_weight_of_a_dataset_and_the_temperature_show_in_the_shares(tmp_path: Path) -> None:
+    rows = [row for row in ROWS if row["language"] != "th"] + ROWS[1:2]
+    file = write_chain(tmp_path, data__language_temperature=1000.0)
+    write_rows(tmp_path / "rows.jsonl", rows)
+    shares = planned(file)[0].languages
+    assert {code: share.rows for code, share in shares.items()} == {"en": 4, "id": 4, "th": 1}
+    assert {code: share.rows_per_epoch for code, share in shares.items()} == {"en": 3, "id": 3, "th": 3}
+
+
+def test_the_same_recipe_in_another_folder_has_the_same_lock(tmp_path: Path) -> None:
+    one, two = (planned(write_chain(tmp_path / name))[0] for name in ("one", "two"))
+    assert one.lock == two.lock

@@ -1,0 +1,259 @@
+"""Rollouts: random by (seed, step, row) alone, distributed as the student's softmax, and cut or ended honestly."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from dudi_kit.models.generation import Stops, continue_prompts
+from dudi_kit.plan.rows import Row
+from dudi_kit.recipe.schema.training import Rollouts
+from dudi_kit.train.rollouts import DrawByRow, Sampler
+
+PIECES = 24
+EOS, END = 22, 23
+STOPS = Stops((EOS, END), EOS)  # pad is eos
+PROMPTS = [[1, 2, 3], [4] * 20, [5], [6, 7, 8, 9, 10, 11], [EOS, 3, EOS], [12, 13]]
+
+
+@pytest.fixture
+def model() -> Any:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=PIECES, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.4,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def rows(prompts: list[list[int]] = PROMPTS) -> list[Row]:
+    return [Row(i, "id", "mine", prompt, [1, EOS], {}) for i, prompt in enumerate(prompts)]
+
+
+def sampler(seed: int = 0, pieces: int | None = None, **settings: Any) -> Sampler:
+    return Sampler(Rollouts(**{"max_new_tokens": 12, **settings}), stops=STOPS, pieces=pieces, seed=seed)
+
+
+def next_distribution(model: Any, prompt: list[int], temperature: float = 1.0) -> Tensor:
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt])).logits[0, -1]
+    return (logits.double() / temperature).softmax(-1)
+
+
+def first_tokens(model: Any, take: Sampler, number: int = 4000) -> list[int]:
+    """The first token of many rows with the same prompt."""
+    same = [Row(i, "id", "mine", [1, 2, 3], [1], {}) for i in range(number)]
+    return [rollout.ids[0] for rollout in take.sample(model, same, step=0)]
+
+
+def assert_distributed(drawn: list[int], expected: Tensor) -> None:
+    """Every frequency within four standard errors. The numbers are seeded, so this can't flake."""
+    n = len(drawn)
+    counts = torch.bincount(torch.tensor(drawn), minlength=len(expected)).double()
+    error = (n * expected * (1 - expected)).sqrt()
+    assert ((counts - n * expected).abs() <= 4 * error + 1e-9).all()
+
+
+# --- what a sample depends on
+
+
+def test_a_row_has_the_same_rollout_alone_in_any_batch_and_in_any_order(model):
+    take, all_rows = sampler(), rows()
+    together = take.sample(model, all_rows, step=3)
+    assert [take.sample(model, [row], step=3)[0] for row in all_rows] == together
+    assert take.sample(model, all_rows[::-1], step=3)[::-1] == together
+    assert take.sample(model, all_rows[2:4], step=3) == together[2:4]
+
+
+def test_a_greedy_rollout_is_the_same_alone_and_in_a_batch(model):
+    take, all_rows = sampler(temperature=0), rows()
+    assert [take.sample(model, [row], step=0)[0] for row in all_rows] == take.sample(model, all_rows, step=0)
+
+
+@pytest.mark.parametrize("change", ["seed", "step", "row"])
+def test_another_seed_step_or_row_is_another_sample(model, change):
+    first = sampler(seed=1).sample(model, rows(), step=1)
+    again = sampler(seed=1).sample(model, rows(), step=1)
+    other_rows = [Row(row.index + 100, "id", "mine", row.prompt, row.response, {}) for row in rows()]
+    others: dict[str, Callable[[], list[Any]]] = {
+        "seed": lambda: sampler(seed=2).sample(model, rows(), step=1),
+        "step": lambda: sampler(seed=1).sample(model, rows(), step=2),
+        "row": lambda: sampler(seed=1).sample(model, other_rows, step=1),
+    }
+    assert first == again
+    assert first != others[change]()
+
+
+def test_the_global_random_state_neither_matters_nor_moves(model):
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    before = torch.get_rng_state()
+    first = sampler().sample(model, rows(), step=0)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert sampler().sample(model, rows(), step=0) == first
+
+
+# --- how it is distributed
+
+
+def test_draws_follow_the_softmax():
+    scores = torch.tensor([2.0, -1.0, 0.5, -torch.inf, 0.0, 3.0])
+    numbers = torch.from_numpy(np.random.default_rng(0).random((20_000, 1)))
+    drawn = DrawByRow(numbers)(torch.zeros(20_000, 1), scores.expand(20_000, -1)).argmax(-1)
+    assert_distributed(drawn.tolist(), scores.double().softmax(-1))
+    assert 3 not in drawn
+
+
+def test_a_draw_inverts_the_cumulated_distribution_by_hand():
+    # masses ¼, ½, 0, ¼: a number just below a border takes the piece before it, the border itself the next one
+    scores = torch.tensor([0.25, 0.5, 0.0, 0.25]).log()
+    numbers = torch.tensor([[0.0], [0.2499], [0.25], [0.7499], [0.7501], [1 - 2**-53]], dtype=torch.float64)
+    drawn = DrawByRow(numbers)(torch.zeros(6, 1), scores.expand(6, -1))
+    assert drawn.argmax(-1).tolist() == [0, 0, 1, 1, 3, 3]
+    assert drawn.softmax(-1).max(-1).values.tolist() == [1.0] * 6
+
+
+def test_no_piece_without_mass_is_drawn_at_either_end():
+    scores = torch.tensor([-torch.inf, 1.0, 1.0, -torch.inf]).expand(2, -1)
+    numbers = torch.tensor([[0.0], [1 - 2**-53]], dtype=torch.float64)
+    assert DrawByRow(numbers)(torch.zeros(2, 1), scores).argmax(-1).tolist() == [1, 2]
+
+
+def test_each_new_token_has_a_number_of_its_own():
+    draw = DrawByRow(torch.tensor([[0.1, 0.9]], dtype=torch.float64))
+    scores = torch.zeros(1, 2)
+    assert [draw(torch.zeros(1, 1), scores).argmax().item() for _ in range(2)] == [0, 1]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_first_tokens_follow_the_students_softmax_at_the_temperature(model, temperature):
+    drawn = first_tokens(model, sampler(max_new_tokens=1, temperature=temperature))
+    assert_distributed(drawn, next_distribution(model, [1, 2, 3], temperature))
+
+
+def test_second_tokens_follow_the_softmax_after_the_first(model):
+    same = [Row(i, "id", "mine", [1, 2, 3], [1], {}) for i in range(4000)]
+    drawn = [rollout.ids for rollout in sampler(max_new_tokens=2).sample(model, same, step=0)]
+    first = max(set(range(EOS)), key=[ids[0] for ids in drawn].count)
+    after = [ids[1] for ids in drawn if ids[0] == first]
+    assert len(after) > 200
+    assert_distributed(after, next_distribution(model, [1, 2, 3, first]))
+
+
+def test_top_p_keeps_the_smallest_set_of_that_mass_and_its_proportions(model):
+    mass = next_distribution(model, [1, 2, 3])
+    order = mass.argsort(descending=True)
+    kept = order[: int((mass[order].cumsum(0) < 0.6).sum()) + 1]
+    drawn = first_tokens(model, sampler(max_new_tokens=1, top_p=0.6))
+    assert set(drawn) <= set(kept.tolist())
+    expected = torch.zeros_like(mass)
+    expected[kept] = mass[kept] / mass[kept].sum()
+    assert_distributed(drawn, expected)
+
+
+def test_temperature_0_takes_the_likeliest_piece_every_time(model):
+    for row, rollout in zip(rows(), sampler(temperature=0).sample(model, rows(), step=0), strict=True):
+        ids = list(row.prompt)
+        for token in rollout.ids:
+            assert token == next_distribution(model, ids).argmax()
+            ids.append(token)
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0, 3.0])
+def test_pieces_beyond_the_shared_vocabulary_are_never_sampled(model, temperature):
+    with torch.no_grad():
+        model.lm_head.weight[10:] *= 5  # what must not be said is what it would like to say
+    unrestricted = sampler(temperature=temperature).sample(model, rows(), step=0)
+    assert any(token >= 10 for rollout in unrestricted for token in rollout.ids)
+    for step in range(5):
+        restricted = sampler(temperature=temperature, pieces=10).sample(model, rows(), step)
+        assert all(token < 10 for rollout in restricted for token in rollout.ids)
+    if temperature:
+        mass = next_distribution(model, [1, 2, 3], temperature)
+        mass[10:] = 0
+        assert_distributed(
+            first_tokens(model, sampler(1, 10, max_new_tokens=1, temperature=temperature)), mass / mass.sum()
+        )
+
+
+# --- where it ends
+
+
+def test_a_sample_ends_with_its_first_stop_token_and_says_so(model):
+    rollouts = [rollout for step in range(20) for rollout in sampler().sample(model, rows(), step)]
+    ended = [rollout for rollout in rollouts if rollout.ended]
+    cut = [rollout for rollout in rollouts if not rollout.ended]
+    assert ended
+    assert cut
+    assert all(rollout.ids[-1] in (EOS, END) for rollout in ended)
+    assert {rollout.ids[-1] for rollout in ended} == {EOS, END}
+    assert not any(token in (EOS, END) for rollout in ended for token in rollout.ids[:-1])
+    assert all(len(rollout.ids) == 12 and not {EOS, END} & set(rollout.ids) for rollout in cut)
+
+
+def test_an_end_at_the_very_limit_counts_as_an_end(model):
+    long = [rollout for step in range(20) for rollout in sampler().sample(model, rows(), step) if rollout.ended]
+    of_four = {}
+    for step in range(20):
+        short = sampler(max_new_tokens=4).sample(model, rows(), step)
+        of_four |= {(step, i): rollout for i, rollout in enumerate(short)}
+    at_the_limit = [rollout for rollout in of_four.values() if len(rollout.ids) == 4 and rollout.ended]
+    assert long
+    assert at_the_limit
+    assert all(rollout.ids[-1] in (EOS, END) for rollout in at_the_limit)
+
+
+def test_a_short_limit_cuts_the_same_sample_earlier(model):
+    whole = sampler(max_new_tokens=12).sample(model, rows(), step=0)
+    short = sampler(max_new_tokens=3).sample(model, rows(), step=0)
+    assert [rollout.ids for rollout in short] == [rollout.ids[:3] for rollout in whole]
+
+
+# --- the model's own affairs
+
+
+def test_the_models_own_generation_settings_do_not_leak_in(model):
+    plain, plain_greedy = (sampler(**how).sample(model, rows(), 0) for how in ({}, {"temperature": 0}))
+    own = model.generation_config
+    own.repetition_penalty, own.top_k, own.top_p, own.temperature, own.do_sample = 1.5, 5, 0.5, 0.3, True
+    own.max_new_tokens, own.eos_token_id, own.no_repeat_ngram_size = 2, 1, 2
+    assert sampler().sample(model, rows(), 0) == plain
+    assert sampler(temperature=0).sample(model, rows(), 0) == plain_greedy
+    assert model.generation_config is own
+    assert (own.repetition_penalty, own.top_k, own.do_sample) == (1.5, 5, True)
+
+
+def test_settings_come_back_even_when_generation_fails(model, monkeypatch):
+    own = model.generation_config
+
+    def fail(**_: Any) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(model, "generate", fail)
+    model.train()
+    with pytest.raises(RuntimeError, match="no memory"):
+        continue_prompts(model, PROMPTS, STOPS, max_new_tokens=2)
+    assert model.generation_config is own
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_sampling_leaves_training_mode_and_gradients_as_they_were(model, training):
+    model.train(training)
+    sampler().sample(model, rows(), step=0)
+    assert model.training is training
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+def test_dropout_is_off_while_sampling(model):
+    model.config.attention_dropout = 0.9
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.9
+    model.train()
+    noisy = sampler().sample(model, rows(), step=0)
+    model.eval()
+    assert sampler().sample(model, rows(), step=0) == noisy
