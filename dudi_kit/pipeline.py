@@ -16,7 +16,7 @@ from typing import Any
 from dudi_kit.console import err, notice, out, say
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.load import load_examples
-from dudi_kit.errors import RunDirectoryError
+from dudi_kit.errors import RunDirectoryError, WorkerFailed
 from dudi_kit.evaluate.progress import rich_track
 from dudi_kit.evaluate.run import TaskData, evaluate_model
 from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
@@ -111,12 +111,15 @@ def _train_chain(stage: Stage, settings: Settings) -> None:
     choices = [(needed, settings if needed is stage else unasked) for needed in missing]
     for needed, chosen in choices:
         _check_folder(needed, chosen)
-    ready = [(needed, _claim(needed, chosen), _plan(needed, settings.processes)) for needed, chosen in choices]
-    for needed, _, planned in ready:
+    ready = []
+    for needed, chosen in choices:
+        resume = _claim(needed, chosen)
+        planned = _plan(needed, settings.processes)
         _show(planned, needed)
-    needed_bytes = sum(_bytes_written(needed.recipe, planned) for needed, _, planned in ready)
-    require_space(stage.run.path, needed_bytes, "checkpoints and final model")
-    for needed, resume, planned in ready:
+        ready.append((needed, planned, resume))
+    space = sum(_bytes_written(needed.recipe, planned) for needed, planned, _ in ready)
+    require_space(stage.run.path, space, "checkpoints and final model")
+    for needed, planned, resume in ready:
         _train(needed.run, planned, resume=resume)
 
 
@@ -134,6 +137,10 @@ def _train(run: RunDir, planned: Plan, *, resume: bool) -> None:
     notice(f"training {planned.name}", style="bold")
     began = time.time()
     start_training(run, planned.processes, resume=resume)
+    if not run.complete():
+        raise WorkerFailed(
+            f"training ended without an error and left no final model in {run.path}; see its output above."
+        )
     write_json(run.environment, _environment(began, planned.processes))
     write_card(run.path, run.final)
 
@@ -169,8 +176,9 @@ def _claim(stage: Stage, settings: Settings) -> bool:
     run = stage.run
     if settings.overwrite and run.lock.exists():
         shutil.rmtree(run.path)
-    elif _lock_of(run) != stage.lock:
-        # The plan of a recipe that has changed since: its files are written anew, but a tokenizer has many.
+    elif run.lock.exists() and _lock_of(run) != stage.lock:
+        # The plan of a recipe that has changed since: none of it may be taken for the new one's.
+        run.plan.unlink(missing_ok=True)
         shutil.rmtree(run.tokenizer, ignore_errors=True)
     return run.checkpoints.is_dir()
 

@@ -102,12 +102,13 @@ def tokenizer(words: list[str] | None = None) -> Any:
 
 
 def write_shell(folder: Path, made: Any, *, rows: int | None = None, context: int = 512, width: int = 16) -> Path:
-    """A model folder with all that a plan may look at, and no weights."""
+    """A model folder with all that a plan may look at; its weights are a name only."""
     config = LlamaConfig(
         vocab_size=rows or len(made), hidden_size=width, intermediate_size=32, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=context,
     )  # fmt: skip
     config.save_pretrained(folder)
+    (folder / "model.safetensors").touch()
     made.save_pretrained(folder)
     return folder
 

@@ -4,8 +4,10 @@ A recipe is untrusted: no code from a repository (`trust_remote_code=False`) and
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 
 from dudi_kit.errors import ModelError
@@ -22,21 +24,39 @@ def load_model(
     Raises ModelError with what was asked and the fix.
     """
     options: dict[str, object] = {"dtype": DTYPES[dtype], "trust_remote_code": False, "revision": revision}
+    # Left alone, transformers fills what a checkpoint lacks with random numbers, and only warns.
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     if gguf_file is not None:
         # Packed GGUF weights would stay slow and can't be saved; unpacked they are ordinary ones.
         options |= {"gguf_file": gguf_file, "quantization_config": GgufConfig(dequantize=True)}
     else:
         options["use_safetensors"] = True
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError) as error:
+        model, found = AutoModelForCausalLM.from_pretrained(source, **options)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(_explain(source, who, revision, error)) from error
+    _require_all_weights(source, who, found)
     return model
 
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
     """Evaluation mode and no gradients: for teacher and reference."""
     return model.eval().requires_grad_(False)
+
+
+def _require_all_weights(source: str, who: str, found: dict[str, Any]) -> None:
+    """Refuse a checkpoint that does not fill the model of its config.json."""
+    faults = [f"{name} is missing" for name in sorted(found["missing_keys"])]
+    faults += [
+        f"{name} is {list(theirs)} and should be {list(ours)}"
+        for name, theirs, ours in sorted(found["mismatched_keys"])
+    ]
+    if faults:
+        more = f", and {len(faults) - 1:,} more" if len(faults) > 1 else ""
+        raise ModelError(
+            f"{who}: can't load a causal LM from {source}: its weights do not fit its config.json: {faults[0]}{more}. "
+            "Name a complete model with a language modelling head."
+        )
 
 
 def _explain(source: str, who: str, revision: str | None, error: Exception) -> str:

@@ -48,7 +48,8 @@ def encoder_of(source: ModelSource, *, who: str) -> Encoder:
 
 
 def config_of(source: ModelSource, *, who: str) -> PreTrainedConfig:
-    """The text model's configuration."""
+    """The text model's configuration. Refuses a folder without weights that may be loaded, by their names alone."""
+    _check_weights(source, who)
     options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     try:
         config = AutoConfig.from_pretrained(source.path, revision=source.revision, trust_remote_code=False, **options)
@@ -56,6 +57,22 @@ def config_of(source: ModelSource, *, who: str) -> PreTrainedConfig:
         where = "folder" if Path(source.path).is_absolute() else "hub model"
         raise ModelError(f"{who}.model: can't read the configuration of {where} {source.path}: {error}") from error
     return config.get_text_config()
+
+
+def _check_weights(source: ModelSource, who: str) -> None:
+    """Pickled weights could run code of theirs; better told now than when a cold start has been trained for hours."""
+    folder = Path(source.path)
+    if not folder.is_absolute() or source.gguf_file is not None:
+        return
+    if not folder.is_dir():
+        raise ModelError(f"{who}.model: no such folder: {folder}. Paths are relative to the recipe that names them.")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(file.name for suffix in ("bin", "pt", "pth", "ckpt") for file in folder.glob(f"*.{suffix}"))
+        found = f"{', '.join(pickled)} are pickled, which may run code" if pickled else "there are no weights"
+        raise ModelError(
+            f"{who}.model: {folder} has no .safetensors file: {found}. Save the model again with "
+            "save_pretrained(…, safe_serialization=True), or name another."
+        )
 
 
 def context_of(config: PreTrainedConfig) -> int | None:

@@ -88,10 +88,10 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
 def _fault(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder, if anything."""
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError):
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is missing or damaged"
-    for name, described in files.items():
+    for name, described in files:
         file = folder / name
         if not file.is_file():
             return f"{name} is missing"
@@ -112,7 +112,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _by_age(run: RunDir) -> list[Path]:
-    return sorted(run.checkpoints.glob("step-*"), key=_step_of) if run.checkpoints.is_dir() else []
+    named = (path for path in run.checkpoints.glob("step-*") if path.name.removeprefix("step-").isdecimal())
+    return sorted(named, key=_step_of)
 
 
 def _step_of(folder: Path) -> int:

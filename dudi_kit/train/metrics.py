@@ -87,7 +87,8 @@ def cut_after(path: Path, step: int) -> None:
     """Drop the lines after `step`, and a last one that a kill cut short: a resumed run writes them again."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+    text = path.read_text(encoding="utf-8", errors="replace")  # a kill may cut a line inside a letter
+    kept = [line for line in text.splitlines() if _step_of(line) <= step]
     write_text(path, "".join(f"{line}\n" for line in kept))
 
 

@@ -1,0 +1,124 @@
+"""What a padded batch says at response positions is what each row says alone, without any padding."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from dudi_kit.data.batches import Batch, join
+from dudi_kit.models.reading import frozen_response_logits, response_logits
+
+VOCABULARY, PAD = 60, 7
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128,
+    "initializer_range": 0.3,
+}  # fmt: skip
+
+CONFIGS: dict[str, Any] = {
+    "llama": LlamaConfig(**SHAPE),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE),
+    "gemma3": Gemma3TextConfig(**SHAPE),
+    # every other layer sees 6 tokens only: padding on the left must not take their places
+    "gemma3 with a short window": Gemma3TextConfig(
+        **SHAPE, sliding_window=6, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "gemma3 with capped logits": Gemma3TextConfig(**SHAPE, final_logit_softcapping=2.0),
+    # learned positions: a shift by the padding would show, which rotary ones hide
+    "gpt2": GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.3),
+}
+
+PROMPTS = [[3, 1, 4], [5] * 20, [PAD], [9, PAD, 2, 6, 5, 3, 5, 8, 9], [11, 12]]
+RESPONSES = [[1, 2, 3, 4, PAD], [PAD], list(range(20, 50)), [40], []]
+"""Of all lengths; the pad id is an ordinary piece, too. One response is empty."""
+
+
+def model_of(name: str) -> Any:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(CONFIGS[name]).eval()
+
+
+def batch() -> Batch:
+    return join(PROMPTS, RESPONSES, pad_id=PAD)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_response_logits_equal_a_plain_forward_of_each_row_alone(name):
+    model, padded = model_of(name), batch()
+    with torch.no_grad():
+        logits = response_logits(model, padded)
+        assert logits.shape == (len(PROMPTS), padded.response_columns, VOCABULARY)
+        for row, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
+            alone = model(input_ids=torch.tensor([prompt + response])).logits[0]
+            # the token at place t is predicted at t−1
+            expected = alone[len(prompt) - 1 : len(prompt) + len(response) - 1]
+            torch.testing.assert_close(logits[row, : len(response)], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_stands_on_the_padding_changes_nothing(name):
+    model = model_of(name)
+    with torch.no_grad():
+        one, other = (response_logits(model, join(PROMPTS, RESPONSES, pad_id=pad)) for pad in (PAD, 55))
+    mask = batch().response_mask_BR
+    torch.testing.assert_close(one[mask], other[mask], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_gradients_flow_to_the_student_and_none_is_made_for_a_frozen_one(name):
+    model, padded = model_of(name), batch()
+    assert response_logits(model, padded).requires_grad
+    assert not frozen_response_logits(model, padded).requires_grad
+    torch.testing.assert_close(response_logits(model, padded).detach(), frozen_response_logits(model, padded))
+
+
+def test_predictions_do_not_see_the_token_that_they_predict():
+    model = model_of("llama")
+    one = join([[3, 1, 4]], [[1, 2, 3]], pad_id=PAD)
+    other = join([[3, 1, 4]], [[1, 2, 50]], pad_id=PAD)
+    with torch.no_grad():
+        torch.testing.assert_close(response_logits(model, one)[0, :3], response_logits(model, other)[0, :3])
+
+
+class Counting(nn.Module):
+    """A model that takes ids and mask only: no positions, no logits_to_keep."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, use_cache: bool = True) -> Any:
+        assert not use_cache
+        return SimpleNamespace(logits=torch.nn.functional.one_hot(input_ids, VOCABULARY).float())
+
+
+def test_a_model_without_positions_and_logits_to_keep_is_read_in_the_same_place():
+    padded = join([[3, 1, 4], [5]], [[1, 2], [6, 7, 8]], pad_id=PAD)
+    said = response_logits(Counting(), padded).argmax(-1)  # it says the token that it reads: the one before
+    assert said[0, :2].tolist() == [4, 1]
+    assert said[1, :3].tolist() == [5, 6, 7]
+
+
+def test_an_engine_around_the_model_is_seen_through():
+    class Engine(nn.Module):
+        def __init__(self, module: Any) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return self.module(*args, **kwargs)
+
+    model, padded = model_of("llama"), batch()
+    with torch.no_grad():
+        torch.testing.assert_close(response_logits(Engine(model), padded), response_logits(model, padded))
+
+
+def test_logits_keep_the_dtype_of_the_model():
+    assert response_logits(model_of("llama").to(torch.bfloat16), batch()).dtype is torch.bfloat16

@@ -1,0 +1,189 @@
+"""A checkpoint is there whole or not at all, and a damaged one is never taken for a good one."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dudi_kit.errors import EnvironmentLack, Exit
+from dudi_kit.plan.layout import RunDir
+from dudi_kit.train import checkpoints
+from dudi_kit.train.checkpoints import MANIFEST, latest, partial_folder, publish, writing
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path / "run")
+
+
+def save(run: RunDir, step: int, *, keep: int = 10) -> Path:
+    """A checkpoint of two files, one in a folder."""
+    partial = partial_folder(run, step)
+    (partial / "state").mkdir()
+    (partial / "state" / "weights.pt").write_bytes(bytes([step]) * 100)
+    (partial / "reference.pt").write_bytes(b"reference")
+    return publish(run, partial, step, {"lock": "abc", "processes": 2}, keep).path
+
+
+def flip_a_bit(folder: Path) -> None:
+    content = bytearray((folder / "state" / "weights.pt").read_bytes())
+    content[50] ^= 4
+    (folder / "state" / "weights.pt").write_bytes(content)
+
+
+def cut_the_manifest(folder: Path) -> None:
+    text = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(text[: len(text) // 2])
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a flipped bit": (flip_a_bit, "state/weights.pt is damaged"),
+    "a longer file": (lambda f: (f / "reference.pt").write_bytes(b"reference and more"), "reference.pt is damaged"),
+    "an empty file": (lambda f: (f / "reference.pt").write_bytes(b""), "reference.pt is damaged"),
+    "a missing file": (lambda f: (f / "state" / "weights.pt").unlink(), "state/weights.pt is missing"),
+    "a folder for a file": (lambda f: [(f / "reference.pt").unlink(), (f / "reference.pt").mkdir()], "is missing"),
+    "a cut manifest": (cut_the_manifest, f"{MANIFEST} is missing or damaged"),
+    "no manifest": (lambda f: (f / MANIFEST).unlink(), f"{MANIFEST} is missing or damaged"),
+    "a manifest without files": (lambda f: (f / MANIFEST).write_text("{}"), f"{MANIFEST} is missing or damaged"),
+    "a manifest of something else": (lambda f: (f / MANIFEST).write_text("[1]"), f"{MANIFEST} is missing or damaged"),
+    "files in a list": (lambda f: (f / MANIFEST).write_text('{"files": []}'), f"{MANIFEST} is missing or damaged"),
+}
+
+
+def test_the_newest_by_step_and_not_by_name_or_time(run):
+    for step in (10, 2, 9):
+        save(run, step)
+    os.utime(run.checkpoints / "step-2")
+    found, skipped = latest(run)
+    assert (found.step, found.path.name, skipped) == (10, "step-10", [])
+
+
+def test_no_checkpoints_no_folder_nothing_found(run):
+    assert latest(run) == (None, [])
+    run.checkpoints.mkdir(parents=True)
+    assert latest(run) == (None, [])
+
+
+def test_facts_and_a_description_of_every_file_are_kept(run):
+    save(run, 4)
+    found, _ = latest(run)
+    facts = checkpoints.facts(found)
+    assert (facts["lock"], facts["processes"], facts["step"]) == ("abc", 2, 4)
+    assert set(facts["files"]) == {"state/weights.pt", "reference.pt"}
+    assert facts["files"]["state/weights.pt"]["bytes"] == 100
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_newest_is_passed_over_with_its_name_and_reason(run, kind):
+    damage, reason = DAMAGE[kind]
+    save(run, 2)
+    damage(save(run, 4))
+    found, skipped = latest(run)
+    assert found.step == 2
+    assert len(skipped) == 1
+    assert skipped[0].startswith("step-4: ")
+    assert reason in skipped[0]
+
+
+def test_two_damaged_ones_are_both_named_and_nothing_is_left(run):
+    for step in (2, 4):
+        flip_a_bit(save(run, step))
+    found, skipped = latest(run)
+    assert found is None
+    assert [text.partition(":")[0] for text in skipped] == ["step-4", "step-2"]
+
+
+def test_a_partial_checkpoint_is_not_found_and_is_emptied_when_written_again(run):
+    save(run, 2)
+    left = partial_folder(run, 4)
+    (left / "stale.pt").write_bytes(b"half")
+    found, skipped = latest(run)
+    assert (found.step, skipped) == (2, [])
+    assert list(partial_folder(run, 4).iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["step-", "step-last", "step-4.bak", "notes"])
+def test_folders_with_other_names_are_left_alone(run, name):
+    save(run, 2)
+    (run.checkpoints / name).mkdir()
+    assert latest(run)[0].step == 2
+    save(run, 4, keep=1)
+    assert {folder.name for folder in run.checkpoints.iterdir()} == {"step-4", name}
+
+
+def test_only_the_newest_are_kept(run):
+    for step in (2, 4, 10):
+        save(run, step, keep=2)
+    assert sorted(folder.name for folder in run.checkpoints.iterdir()) == ["step-10", "step-4"]
+
+
+def test_older_ones_go_only_after_the_new_one_is_whole(run, monkeypatch):
+    save(run, 2, keep=1)
+    partial = partial_folder(run, 4)
+    (partial / "weights.pt").write_bytes(b"new")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(EnvironmentLack, match="No space left on device"):
+        publish(run, partial, 4, {}, 1)
+    assert latest(run)[0].step == 2
+
+
+def test_a_step_written_again_replaces_the_damaged_one(run):
+    flip_a_bit(save(run, 4))
+    save(run, 4)
+    assert latest(run)[0].step == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+        RuntimeError("basic_ios::clear: iostream error"),
+    ],
+)
+def test_what_a_full_disk_raises_becomes_an_error_with_checkpoint_and_way_on(tmp_path, error):
+    with pytest.raises(EnvironmentLack) as caught, writing(tmp_path / ".step-4.partial"):
+        raise error
+    assert caught.value.exit_code is Exit.ENVIRONMENT
+    assert "step-4" in str(caught.value)
+    assert "--resume" in str(caught.value)
+
+
+def test_what_torch_really_raises_on_a_disk_that_takes_nothing_is_recognised():
+    with pytest.raises(EnvironmentLack), writing(Path("step-4")):
+        torch.save({"weights": torch.zeros(100_000)}, "/dev/full")
+
+
+def test_other_failures_while_saving_are_not_blamed_on_the_disk(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes differ"), writing(tmp_path):
+        raise RuntimeError("shapes differ, can't overwrite")
+    with pytest.raises(ValueError, match="else"), writing(tmp_path):
+        raise ValueError("something else")
+
+
+def test_a_folder_that_can_not_be_made_is_an_error_about_the_checkpoint(run):
+    run.path.mkdir()
+    run.checkpoints.write_text("a file stands here")
+    with pytest.raises(EnvironmentLack, match=r"step-4.*--resume"):
+        partial_folder(run, 4)
+
+
+def test_moving_the_run_directory_keeps_its_checkpoints(run):
+    save(run, 4)
+    shutil.move(run.path, run.path.with_name("moved"))
+    assert latest(RunDir(run.path.with_name("moved")))[0].step == 4
+
+
+def test_the_manifest_lists_what_is_there(run):
+    folder = save(run, 4)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    on_disk = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    assert on_disk - {MANIFEST} == set(manifest["files"])
