@@ -4,12 +4,10 @@ Training runs in processes of its own, started by `train.launch`: the memory of 
 student trains, and a crash of one stage can't take the others with it.
 """
 
-import json
 import platform
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,12 @@ from dudi_kit.errors import RunDirectoryError, WorkerFailed
 from dudi_kit.evaluate.progress import rich_track
 from dudi_kit.evaluate.run import TaskData, evaluate_model
 from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
-from dudi_kit.models.loading import freeze, load_model
+from dudi_kit.models.loading import best_device, freeze, load_model
 from dudi_kit.plan.build import build_plan
 from dudi_kit.plan.chain import Stage, build_chain
+from dudi_kit.plan.claim import Settings, check_folder, claim, is_trained
 from dudi_kit.plan.fingerprint import package_versions
-from dudi_kit.plan.layout import RunDir, require_space, write_json, write_text
+from dudi_kit.plan.layout import RunDir, read_lock, require_space, write_json, write_text
 from dudi_kit.plan.models import encoder_of, trained
 from dudi_kit.plan.schema import ModelSource, Plan, read_plan, write_plan
 from dudi_kit.recipe.load import LoadedRecipe
@@ -35,15 +34,6 @@ from dudi_kit.recipe.schema.evaluation import Subject
 from dudi_kit.report.terminal import scores_table
 from dudi_kit.report.write import write_card, write_report
 from dudi_kit.train.launch import start_training
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the stages of a chain are built."""
-
-    processes: int
-    resume: bool
-    overwrite: bool
 
 
 def run(recipe: LoadedRecipe, *, output: Path | None, processes: int, resume: bool, overwrite: bool) -> None:
@@ -79,12 +69,12 @@ def plan(recipe: LoadedRecipe, *, output: Path | None, processes: int) -> None:
     """Decide what can be decided before weights are loaded, for every stage of the chain; train nothing."""
     settings = Settings(processes, resume=True, overwrite=False)
     stages = list(_chain(recipe, output).in_order())
-    missing = [stage for stage in stages if not _is_trained(stage)]
+    missing = [stage for stage in stages if not is_trained(stage)]
     for stage in missing:
-        _check_folder(stage, settings)
+        check_folder(stage, settings)
     for stage in stages:
         if stage in missing:
-            _claim(stage, settings)
+            claim(stage, settings)
             _show(_plan(stage, processes), stage)
         else:
             say(f"{stage.run.path}: trained already, would be reused")
@@ -102,7 +92,7 @@ def _train_chain(stage: Stage, settings: Settings) -> None:
     """
     missing = []
     for needed in stage.in_order():
-        if _is_trained(needed) and not (settings.overwrite and needed is stage):
+        if is_trained(needed) and not (settings.overwrite and needed is stage):
             notice(f"{needed.recipe.name}: trained already, reused from {needed.run.path}")
         else:
             missing.append(needed)
@@ -110,10 +100,10 @@ def _train_chain(stage: Stage, settings: Settings) -> None:
     unasked = Settings(settings.processes, resume=True, overwrite=False)
     choices = [(needed, settings if needed is stage else unasked) for needed in missing]
     for needed, chosen in choices:
-        _check_folder(needed, chosen)
+        check_folder(needed, chosen)
     ready = []
     for needed, chosen in choices:
-        resume = _claim(needed, chosen)
+        resume = claim(needed, chosen)
         planned = _plan(needed, settings.processes)
         _show(planned, needed)
         ready.append((needed, planned, resume))
@@ -121,10 +111,6 @@ def _train_chain(stage: Stage, settings: Settings) -> None:
     require_space(stage.run.path, space, "checkpoints and final model")
     for needed, planned, resume in ready:
         _train(needed.run, planned, resume=resume)
-
-
-def _is_trained(stage: Stage) -> bool:
-    return stage.run.complete() and _lock_of(stage.run) == stage.lock
 
 
 def _bytes_written(recipe: Recipe, planned: Plan) -> int:
@@ -143,57 +129,6 @@ def _train(run: RunDir, planned: Plan, *, resume: bool) -> None:
         )
     write_json(run.environment, _environment(began, planned.processes))
     write_card(run.path, run.final)
-
-
-def _check_folder(stage: Stage, settings: Settings) -> None:
-    """Refuse a directory that holds something else, or an unfinished run that the user did not ask to resume."""
-    run = stage.run
-    if not run.path.exists() or not any(run.path.iterdir()) or (settings.overwrite and run.lock.exists()):
-        return
-    if not run.lock.exists():
-        raise RunDirectoryError(
-            f"{run.path} is no run directory of dudi-kit and is not empty; choose another --output or --name."
-        )
-    found = _lock_of(run)
-    if found is None:
-        raise RunDirectoryError(
-            f"{run.lock} can't be read, so nothing tells whose run this is. Choose another --output or --name=…, or "
-            "remove the folder with --overwrite."
-        )
-    if found != stage.lock and _has_begun(run):
-        raise RunDirectoryError(
-            f"{run.path} holds a run of other settings or other data (lock {found[:8]}, this recipe has "
-            f"{stage.lock[:8]}). Give this one another name with --name=…, or remove the old one with --overwrite."
-        )
-    if found == stage.lock and run.checkpoints.is_dir() and not settings.resume:
-        raise RunDirectoryError(
-            f"{run.path} holds an unfinished run of this recipe: go on with --resume, or start again with --overwrite."
-        )
-
-
-def _claim(stage: Stage, settings: Settings) -> bool:
-    """Make a directory that `_check_folder` let pass this stage's own; whether to go on from its checkpoints."""
-    run = stage.run
-    if settings.overwrite and run.lock.exists():
-        shutil.rmtree(run.path)
-    elif run.lock.exists() and _lock_of(run) != stage.lock:
-        # The plan of a recipe that has changed since: none of it may be taken for the new one's.
-        run.plan.unlink(missing_ok=True)
-        shutil.rmtree(run.tokenizer, ignore_errors=True)
-    return run.checkpoints.is_dir()
-
-
-def _has_begun(run: RunDir) -> bool:
-    """Whether training has left something; a directory that holds a plan alone may be planned anew."""
-    return any(path.exists() for path in (run.metrics, run.checkpoints, run.final))
-
-
-def _lock_of(run: RunDir) -> str | None:
-    """The lock hash of a run directory; None where there is none that can be read."""
-    try:
-        return str(json.loads(run.lock.read_text(encoding="utf-8"))["hash"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _plan(stage: Stage, processes: int) -> Plan:
@@ -244,7 +179,7 @@ def _require_trained(stage: Stage) -> None:
         raise RunDirectoryError(
             f"{stage.run.path} holds no trained student yet: call `dudi-kit train` or `dudi-kit run` first."
         )
-    if (found := _lock_of(stage.run)) != stage.lock:
+    if (found := read_lock(stage.run)) != stage.lock:
         raise RunDirectoryError(
             f"{stage.run.path} was trained with other settings or other data (lock {(found or 'unreadable')[:8]}, this "
             f"recipe has {stage.lock[:8]}); use the recipe and the overrides that it was trained with."
@@ -260,6 +195,9 @@ def _evaluate(stage: Stage) -> None:
         for name, task in stage.recipe.evaluation.tasks.items()
     }
     held_out = _examples(stage.recipe, stage.recipe.data.held_out, ledger)
+    # Scores of other tasks or models must not stand beside the new ones, not even if this is interrupted.
+    shutil.rmtree(stage.run.evaluation, ignore_errors=True)
+    write_text(stage.run.resolved, resolved_json(stage.recipe))
     if not tasks and not held_out:
         notice("nothing to evaluate: the recipe has neither evaluation.tasks nor data.held_out")
         return
@@ -279,7 +217,7 @@ def _score(
     role = "teacher" if who == "teacher" else "student"
     model = load_model(source.path, who=role, dtype=source.dtype, revision=source.revision, gguf_file=source.gguf_file)
     return evaluate_model(
-        freeze(model),
+        freeze(model).to(best_device()),
         encoder_of(source, who=role),
         tasks=tasks,
         held_out=held_out,

@@ -39,6 +39,11 @@ def load_model(
     return model
 
 
+def best_device() -> torch.device:
+    """The first GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
     """Evaluation mode and no gradients: for teacher and reference."""
     return model.eval().requires_grad_(False)

@@ -12,7 +12,7 @@ from typing import Any
 
 from dudi_kit.errors import RecipeError
 from dudi_kit.plan.fingerprint import digest, parts
-from dudi_kit.plan.layout import RunDir
+from dudi_kit.plan.layout import RunDir, read_lock
 from dudi_kit.recipe.derive import cold_start_recipe
 from dudi_kit.recipe.load import load_recipe
 from dudi_kit.recipe.schema import Recipe
@@ -66,8 +66,14 @@ def _stage(recipe: Recipe, file: Path, output: Path, *, above: tuple[Path, ...],
     dependencies = {role: stage.lock for role, stage in (("teacher", teacher), ("start", start)) if stage}
     depends_on = parts(recipe, dependencies)
     lock = digest(depends_on)
-    folder = recipe.name if main else f"{recipe.name}-{lock[:8]}"
-    return Stage(recipe, file, RunDir(output / folder), depends_on, lock, teacher, start)
+    run = RunDir(output / recipe.name) if main else _shared_run(output, recipe.name, lock)
+    return Stage(recipe, file, run, depends_on, lock, teacher, start)
+
+
+def _shared_run(output: Path, name: str, lock: str) -> RunDir:
+    """Where a stage that another one needs lies: the folder that holds this lock already, under whatever name."""
+    present = (RunDir(folder) for folder in sorted(output.glob(f"*-{lock[:8]}")))
+    return next((run for run in present if read_lock(run) == lock), RunDir(output / f"{name}-{lock[:8]}"))
 
 
 def _other(path: str, output: Path, above: tuple[Path, ...]) -> Stage:

@@ -96,6 +96,14 @@ class RunDir:
         return self.final.is_dir()
 
 
+def read_lock(run: RunDir) -> str | None:
+    """The lock hash of a run directory; None where there is none that can be read."""
+    try:
+        return str(json.loads(run.lock.read_text(encoding="utf-8"))["hash"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")

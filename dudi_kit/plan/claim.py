@@ -1,0 +1,65 @@
+"""Whose run directory is it? Nothing is written into a folder that holds something else; nothing old passes for new."""
+
+import shutil
+from dataclasses import dataclass
+
+from dudi_kit.errors import RunDirectoryError
+from dudi_kit.plan.chain import Stage
+from dudi_kit.plan.layout import RunDir, read_lock
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the stages of a chain are built."""
+
+    processes: int
+    resume: bool
+    overwrite: bool
+
+
+def check_folder(stage: Stage, settings: Settings) -> None:
+    """Refuse a directory that holds something else, or an unfinished run that the user did not ask to resume."""
+    run = stage.run
+    if not run.path.exists() or not any(run.path.iterdir()) or (settings.overwrite and run.lock.exists()):
+        return
+    if not run.lock.exists():
+        raise RunDirectoryError(
+            f"{run.path} is no run directory of dudi-kit and is not empty; choose another --output or --name."
+        )
+    found = read_lock(run)
+    if found is None:
+        raise RunDirectoryError(
+            f"{run.lock} can't be read, so nothing tells whose run this is. Choose another --output or --name=…, or "
+            "remove the folder with --overwrite."
+        )
+    if found != stage.lock and _has_begun(run):
+        raise RunDirectoryError(
+            f"{run.path} holds a run of other settings or other data (lock {found[:8]}, this recipe has "
+            f"{stage.lock[:8]}). Give this one another name with --name=…, or remove the old one with --overwrite."
+        )
+    if found == stage.lock and run.checkpoints.is_dir() and not settings.resume:
+        raise RunDirectoryError(
+            f"{run.path} holds an unfinished run of this recipe: go on with --resume, or start again with --overwrite."
+        )
+
+
+def claim(stage: Stage, settings: Settings) -> bool:
+    """Make a directory that `check_folder` let pass this stage's own; whether to go on from its checkpoints."""
+    run = stage.run
+    if settings.overwrite and run.lock.exists():
+        shutil.rmtree(run.path)
+    elif run.lock.exists() and read_lock(run) != stage.lock:
+        # The plan of a recipe that has changed since: none of it may be taken for the new one's.
+        run.plan.unlink(missing_ok=True)
+        shutil.rmtree(run.tokenizer, ignore_errors=True)
+    return run.checkpoints.is_dir()
+
+
+def _has_begun(run: RunDir) -> bool:
+    """Whether training has left something; a directory that holds a plan alone may be planned anew."""
+    return any(path.exists() for path in (run.metrics, run.checkpoints, run.final))
+
+
+def is_trained(stage: Stage) -> bool:
+    """The stage's run directory holds its finished student."""
+    return stage.run.complete() and read_lock(stage.run) == stage.lock
