@@ -21,7 +21,7 @@ from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
 from dudi_kit.models.loading import best_device, freeze, load_model
 from dudi_kit.plan.build import build_plan
 from dudi_kit.plan.chain import Stage, build_chain
-from dudi_kit.plan.claim import Settings, check_folder, claim, is_trained
+from dudi_kit.plan.claim import Settings, check_folder, claim, exclusive, is_trained
 from dudi_kit.plan.fingerprint import package_versions
 from dudi_kit.plan.layout import RunDir, read_lock, require_space, write_json, write_text
 from dudi_kit.plan.models import encoder_of, trained
@@ -120,15 +120,20 @@ def _bytes_written(recipe: Recipe, planned: Plan) -> int:
 
 
 def _train(run: RunDir, planned: Plan, *, resume: bool) -> None:
-    notice(f"training {planned.name}", style="bold")
-    began = time.time()
-    start_training(run, planned.processes, resume=resume)
-    if not run.complete():
-        raise WorkerFailed(
-            f"training ended without an error and left no final model in {run.path}; see its output above."
-        )
-    write_json(run.environment, _environment(began, planned.processes))
-    write_card(run.path, run.final)
+    """Train a planned stage, unless another process has done so since it was planned."""
+    with exclusive(run, waiting=lambda: notice(f"{planned.name}: waiting for another process that trains it")):
+        if run.complete():
+            notice(f"{planned.name}: trained meanwhile, reused from {run.path}")
+            return
+        notice(f"training {planned.name}", style="bold")
+        began = time.time()
+        start_training(run, planned.processes, resume=resume)
+        if not run.complete():
+            raise WorkerFailed(
+                f"training ended without an error and left no final model in {run.path}; see its output above."
+            )
+        write_json(run.environment, _environment(began, planned.processes))
+        write_card(run.path, run.final)
 
 
 def _plan(stage: Stage, processes: int) -> Plan:

@@ -1,6 +1,9 @@
 """Whose run directory is it? Nothing is written into a folder that holds something else; nothing old passes for new."""
 
+import fcntl
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dudi_kit.errors import RunDirectoryError
@@ -63,3 +66,18 @@ def _has_begun(run: RunDir) -> bool:
 def is_trained(stage: Stage) -> bool:
     """The stage's run directory holds its finished student."""
     return stage.run.complete() and read_lock(stage.run) == stage.lock
+
+
+@contextmanager
+def exclusive(run: RunDir, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold a run directory alone while it is trained: two recipes that share a teacher must not both build it.
+
+    waiting: called if another process holds it. The kernel lets go of it when a process dies, however it dies.
+    """
+    with (run.path / ".busy").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -21,9 +21,13 @@ RUNS: dict[str, dict[str, Any]] = {
     "1x8-sampled": {},
     "1x2-sampled": {"training__micro_batch_size": "2"},
     "2x4-sampled": {"processes": 2, "deepspeed__stage": "2"},
-    "bf16": {"training__precision": "bf16", "training__micro_batch_size": "4"},
     # for the tests of resuming
-    "six-frozen": {"training__steps": "6", "training__checkpoint_every": "2"},
+    "six-bf16": {
+        "training__steps": "6",
+        "training__checkpoint_every": "2",
+        "training__precision": "bf16",
+        "training__micro_batch_size": "4",
+    },
     "six-refreshed": {
         "training__steps": "6",
         "training__checkpoint_every": "2",
