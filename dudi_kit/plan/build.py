@@ -21,7 +21,7 @@ from dudi_kit.errors import RecipeError
 from dudi_kit.models.scratch import architecture_config, count_parameters
 from dudi_kit.plan.arithmetic import Arithmetic, arithmetic
 from dudi_kit.plan.chain import Stage
-from dudi_kit.plan.engine import ds_config, launch_command
+from dudi_kit.plan.engine import ds_config, engine_stage, launch_command
 from dudi_kit.plan.fingerprint import is_path
 from dudi_kit.plan.models import config_of, context_of, encoder_of, given, tokenizer_of, trained
 from dudi_kit.plan.rows import Row, RowMaker, TeacherSide, TrainingRows, mixed, texts, training_examples
@@ -86,7 +86,7 @@ def build_plan(stage: Stage, *, processes: int, ledger: Ledger) -> Plan:
         deepspeed=ds_config(recipe, batches),
         launch=["python", *launch_command(processes, str(stage.run.path), resume=False)],
         outside=sorted(set(_outside(json.loads(resolved_json(recipe)), stage.file.parent.resolve()))),
-        notices=_notices(teaching, ledger),
+        notices=_notices(recipe, teaching, ledger),
     )
 
 
@@ -288,5 +288,9 @@ def _outside(value: Any, folder: Path, where: tuple[str, ...] = ()) -> Iterator[
         yield value
 
 
-def _notices(teaching: Teaching | None, ledger: Ledger) -> list[str]:
-    return [*([teaching.vocabulary.reason] if teaching else []), *ledger.lines()]
+def _notices(recipe: Recipe, teaching: Teaching | None, ledger: Ledger) -> list[str]:
+    """What was decided for the user, and what was left out."""
+    asked, runs = recipe.deepspeed.stage, engine_stage(recipe)
+    stage = f"deepspeed.stage: {asked} runs as {runs}: from there on DeepSpeed adds up bf16 gradients in fp32"
+    mapping = [teaching.vocabulary.reason] if teaching else []
+    return [*mapping, *([stage] if runs != asked else []), *ledger.lines()]

@@ -1,6 +1,7 @@
 """Whose run directory is it? Nothing is written into a folder that holds something else; nothing old passes for new."""
 
 import fcntl
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,6 +67,24 @@ def _has_begun(run: RunDir) -> bool:
 def is_trained(stage: Stage) -> bool:
     """The stage's run directory holds its finished student."""
     return stage.run.complete() and read_lock(stage.run) == stage.lock
+
+
+@contextmanager
+def sole_trainer(run: RunDir) -> Iterator[None]:
+    """Held by the first training process itself: it may outlive the `dudi-kit` that started it, if that is killed."""
+    with (run.path / ".training").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise RunDirectoryError(
+                f"process {file.read().strip() or '?'} is still training in {run.path}, although what started it is "
+                "gone. Wait for it, or end it, and go on with --resume."
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 @contextmanager

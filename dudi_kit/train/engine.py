@@ -1,5 +1,7 @@
 """Accelerate on a DeepSpeed engine, on whatever the machine has: CUDA with NCCL, or CPU with gloo."""
 
+import contextlib
+import io
 import os
 import socket
 from typing import Any
@@ -45,6 +47,13 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.AdamW:
     return torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=training.learning_rate, betas=training.betas
     )
+
+
+def prepare(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+    """Put the student into the engine. DeepSpeed's bf16 optimizer prints its memory to stdout, which is kept away."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        engine, wrapped = accelerator.prepare(model, optimizer)
+    return engine, wrapped
 
 
 def set_learning_rate(optimizer: Any, rate: float) -> None:

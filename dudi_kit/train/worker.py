@@ -26,13 +26,14 @@ from dudi_kit.models.loading import freeze, load_model
 from dudi_kit.models.reference import frozen_copy
 from dudi_kit.models.scratch import architecture_config, build
 from dudi_kit.plan.build import teaching_of, training_rows
+from dudi_kit.plan.claim import sole_trainer
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.rows import training_examples
 from dudi_kit.plan.schema import ModelSource, Plan, read_plan
 from dudi_kit.recipe.publish import recipe_from_resolved
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import ScratchStudent
-from dudi_kit.train.engine import leave_process_group, make_optimizer, start_accelerator
+from dudi_kit.train.engine import leave_process_group, make_optimizer, prepare, start_accelerator
 from dudi_kit.train.loop import Loop
 from dudi_kit.train.progress import training_progress
 from dudi_kit.train.rollouts import Sampler
@@ -44,11 +45,12 @@ def train(run: RunDir, *, resume: bool) -> None:
     plan = read_plan(run)
     recipe = recipe_from_resolved(run.resolved.read_text(encoding="utf-8"))
     accelerator = start_accelerator(plan)
-    with training_progress(plan, show=accelerator.is_main_process) as progress:
+    alone = sole_trainer(run) if accelerator.is_main_process else contextlib.nullcontext()
+    with alone, training_progress(plan, show=accelerator.is_main_process) as progress:
         loop = make_loop(run, recipe, plan, accelerator, progress)
         first = loop.resume() if resume else 0
         loop.train(first)
-    save_final(loop)
+        save_final(loop)
     leave_process_group()
 
 
@@ -66,7 +68,7 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
     student = start_student(recipe, plan, student_side)
     reference = frozen_copy(student) if "sequence" in objective.weights else None
     teacher = freeze(_load(plan.teacher, who="teacher")) if plan.teacher else None
-    engine, optimizer = accelerator.prepare(student, make_optimizer(student, recipe.training))
+    engine, optimizer = prepare(accelerator, student, make_optimizer(student, recipe.training))
     return Loop(
         run=run,
         recipe=recipe,

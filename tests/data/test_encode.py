@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_a_template_whose_prompt_is_not_the_beginning_is_refused():
     template = (
         "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}Think: {% endif %}"
     )
-    with pytest.raises(ModelError, match="'question<|im_end|>Think: ' is not the beginning"):
+    with pytest.raises(ModelError, match=re.escape("'question<|im_end|>Think: ' is not the beginning")):
         encoder(template)
 
 

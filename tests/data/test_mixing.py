@@ -24,8 +24,7 @@ def test_rows_of_a_step_need_no_history_and_run_on_over_epochs(groups, batch_siz
     weights = {"a": 2.0}
     try:
         walked = Mixture(groups, weights, temperature, seed)
-    except DataError as error:
-        assert "fits in an epoch" in str(error)
+    except DataError:  # a group too small for an epoch is refused; another test reads the message
         return
     stream = [row for epoch in range(3) for row in walked.order(epoch)]
     steps = range(len(stream) // batch_size)

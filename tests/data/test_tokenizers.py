@@ -78,7 +78,7 @@ def test_fingerprint_tells_tokenizers_apart_but_not_calls():
 
 
 def test_missing_folder_empty_folder_and_missing_gguf(tmp_path: Path):
-    with pytest.raises(ModelError, match="no such folder: .*gone"):
+    with pytest.raises(ModelError, match=r"no such folder: .*gone"):
         load_tokenizer(str(tmp_path / "gone"))
     with pytest.raises(ModelError, match="can't be read"):
         load_tokenizer(str(tmp_path))

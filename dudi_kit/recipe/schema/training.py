@@ -54,7 +54,7 @@ class Training(Strict):
     """Gradients are clipped to this global norm."""
 
     precision: Literal["fp32", "bf16"] = "bf16"
-    """Of forward and backward; master weights and optimizer are fp32 either way."""
+    """Of forward and backward, and of the weights that are saved; master weights and optimizer are fp32 either way."""
 
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of initial weights, order of rows and rollouts."""
@@ -73,7 +73,7 @@ class DeepSpeed(Strict):
     """The engine."""
 
     stage: Annotated[int, Field(ge=0, le=3)] = 0
-    """ZeRO stage: 0 none, 1 shards the optimizer, 2 the gradients too."""
+    """ZeRO stage: 0 none, 1 shards the optimizer, 2 the gradients too. With bf16, 0 runs as 1; the plan says so."""
 
 
 class Output(Strict):
