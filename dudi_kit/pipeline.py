@@ -7,7 +7,9 @@ student trains, and a crash of one stage can't take the others with it.
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,27 +92,39 @@ def _train_chain(stage: Stage, settings: Settings) -> None:
 
     All is planned before anything is trained: a fault of the student's data is told before its teacher takes hours.
     """
-    missing = []
-    for needed in stage.in_order():
-        if is_trained(needed) and not (settings.overwrite and needed is stage):
-            notice(f"{needed.recipe.name}: trained already, reused from {needed.run.path}")
-        else:
-            missing.append(needed)
     # What a recipe needs is built or finished without asking, as make does; the recipe's own run is the user's.
     unasked = Settings(settings.processes, resume=True, overwrite=False)
-    choices = [(needed, settings if needed is stage else unasked) for needed in missing]
-    for needed, chosen in choices:
-        check_folder(needed, chosen)
-    ready = []
-    for needed, chosen in choices:
-        resume = claim(needed, chosen)
-        planned = _plan(needed, settings.processes)
-        _show(planned, needed)
-        ready.append((needed, planned, resume))
-    space = sum(_bytes_written(needed.recipe, planned) for needed, planned, _ in ready)
-    require_space(stage.run.path, space, "checkpoints and final model")
-    for needed, planned, resume in ready:
-        _train(needed.run, planned, resume=resume)
+    with ExitStack() as held:
+        locks = _hold([needed for needed in stage.in_order() if needed is stage or not is_trained(needed)], held)
+        choices = []
+        for needed in stage.in_order():
+            if is_trained(needed) and not (settings.overwrite and needed is stage):
+                notice(f"{needed.recipe.name}: trained already, reused from {needed.run.path}")
+            else:
+                choices.append((needed, settings if needed is stage else unasked))
+        for needed, chosen in choices:
+            check_folder(needed, chosen)
+        ready = [(needed, claim(needed, chosen), _plan(needed, settings.processes)) for needed, chosen in choices]
+        for needed, _, planned in ready:
+            _show(planned, needed)
+        space = sum(_bytes_written(needed.recipe, planned) for needed, _, planned in ready)
+        require_space(stage.run.path, space, "checkpoints and final model")
+        for needed, resume, planned in ready:
+            _train(needed.run, planned, resume=resume)
+            locks[needed.run.path].close()
+
+
+def _hold(stages: Iterable[Stage], held: ExitStack) -> dict[Path, ExitStack]:
+    """Keep other commands out of these run directories while they are planned and trained.
+
+    In the order of their paths, so that two commands that need the same ones never wait for each other.
+    """
+    locks = {}
+    for stage in sorted(stages, key=lambda stage: stage.run.path):
+        lock = locks[stage.run.path] = held.enter_context(ExitStack())
+        wait = partial(notice, f"{stage.recipe.name}: waiting for another command that builds it in {stage.run.path}")
+        lock.enter_context(exclusive(stage.run, waiting=wait))
+    return locks
 
 
 def _bytes_written(recipe: Recipe, planned: Plan) -> int:
@@ -120,20 +134,15 @@ def _bytes_written(recipe: Recipe, planned: Plan) -> int:
 
 
 def _train(run: RunDir, planned: Plan, *, resume: bool) -> None:
-    """Train a planned stage, unless another process has done so since it was planned."""
-    with exclusive(run, waiting=lambda: notice(f"{planned.name}: waiting for another process that trains it")):
-        if run.complete():
-            notice(f"{planned.name}: trained meanwhile, reused from {run.path}")
-            return
-        notice(f"training {planned.name}", style="bold")
-        began = time.time()
-        start_training(run, planned.processes, resume=resume)
-        if not run.complete():
-            raise WorkerFailed(
-                f"training ended without an error and left no final model in {run.path}; see its output above."
-            )
-        write_json(run.environment, _environment(began, planned.processes))
-        write_card(run.path, run.final)
+    notice(f"training {planned.name}", style="bold")
+    began = time.time()
+    start_training(run, planned.processes, resume=resume)
+    if not run.complete():
+        raise WorkerFailed(
+            f"training ended without an error and left no final model in {run.path}; see its output above."
+        )
+    write_json(run.environment, _environment(began, planned.processes))
+    write_card(run.path, run.final)
 
 
 def _plan(stage: Stage, processes: int) -> Plan:

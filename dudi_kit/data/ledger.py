@@ -26,13 +26,6 @@ class Ledger:
         if case is not None and len(cases) < self.kept_cases:
             cases.append(case)
 
-    def merge(self, other: "Ledger") -> None:
-        """Add another ledger's counts to this one."""
-        self.counts.update(other.counts)
-        for event, cases in other.cases.items():
-            mine = self.cases.setdefault(event, [])
-            mine.extend(cases[: self.kept_cases - len(mine)])
-
     def lines(self) -> list[str]:
         """One line for each event, with its languages and first cases; sorted, so that runs can be compared."""
         events = sorted({event for event, _ in self.counts})

@@ -17,11 +17,6 @@ class Arithmetic(NamedTuple):
     rows_per_epoch: int
     steps: int
 
-    @property
-    def epochs(self) -> float:
-        """Passes over the data that the steps amount to."""
-        return self.steps * self.batch_size / self.rows_per_epoch
-
 
 def arithmetic(training: Training, *, rows_per_epoch: int, processes: int) -> Arithmetic:
     """Split the global batch over processes and accumulation steps, and count the steps.

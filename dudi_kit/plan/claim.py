@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from dudi_kit.errors import RunDirectoryError
+from dudi_kit.errors import EnvironmentLack, RunDirectoryError
 from dudi_kit.plan.chain import Stage
 from dudi_kit.plan.layout import RunDir, read_lock
 
@@ -56,7 +56,7 @@ def claim(stage: Stage, settings: Settings) -> bool:
         # The plan of a recipe that has changed since: none of it may be taken for the new one's.
         run.plan.unlink(missing_ok=True)
         shutil.rmtree(run.tokenizer, ignore_errors=True)
-    return run.checkpoints.is_dir()
+    return settings.resume and _has_begun(run)
 
 
 def _has_begun(run: RunDir) -> bool:
@@ -89,11 +89,17 @@ def sole_trainer(run: RunDir) -> Iterator[None]:
 
 @contextmanager
 def exclusive(run: RunDir, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold a run directory alone while it is trained: two recipes that share a teacher must not both build it.
+    """Hold a run directory alone while it is planned and trained: recipes that share a teacher must not both build it.
 
-    waiting: called if another process holds it. The kernel lets go of it when a process dies, however it dies.
+    waiting: called if another process holds it. The lock lies beside the directory, which `--overwrite` removes, and
+    the kernel lets go of it when a process dies, however it dies.
     """
-    with (run.path / ".busy").open("w") as file:
+    try:
+        run.path.parent.mkdir(parents=True, exist_ok=True)
+        file = (run.path.parent / f".{run.path.name}.busy").open("w")
+    except OSError as error:
+        raise EnvironmentLack(f"can't write in {run.path.parent}: {error.strerror or error}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

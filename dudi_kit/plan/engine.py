@@ -19,6 +19,8 @@ def ds_config(recipe: Recipe, batches: Arithmetic) -> dict[str, Any]:
         "bf16": {"enabled": recipe.training.precision == "bf16"},
         # Micro-batches are added up in fp32: in bf16 the sum would depend on how the batch is split.
         "data_types": {"grad_accum_dtype": "fp32"},
+        # Or stage 1 rounds that sum to bf16 on its way through the (even one-process) reduction.
+        "communication_data_type": "fp32",
         # The optimizer is torch's AdamW; DeepSpeed's own would compile C++ on the first run.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -29,7 +31,7 @@ def ds_config(recipe: Recipe, batches: Arithmetic) -> dict[str, Any]:
 
 
 def engine_stage(recipe: Recipe) -> int:
-    """The ZeRO stage that runs: DeepSpeed sums bf16 gradients in fp32 from stage 1 on only. The result is the same."""
+    """The ZeRO stage that runs: DeepSpeed sums bf16 gradients in fp32 from stage 1 on only."""
     return max(recipe.deepspeed.stage, 1) if recipe.training.precision == "bf16" else recipe.deepspeed.stage
 
 

@@ -23,6 +23,7 @@ WATCHING = (
     ("output",),
     ("evaluation",),
     ("data", "held_out"),
+    ("training", "micro_batch_size"),
     ("training", "checkpoint_every"),
     ("training", "keep_checkpoints"),
     ("training", "log_every"),

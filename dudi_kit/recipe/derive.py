@@ -52,7 +52,7 @@ def tokenizer_is_teachers(student: Student) -> bool:
 
 def _shows_demonstrations(recipe: Recipe) -> bool:
     """Whether some row's own prompt gets a demonstration; only then the verbalizer matters to plain SFT."""
-    return any(dataset.demonstrate for dataset in (*recipe.data.train.values(), *recipe.data.held_out.values()))
+    return any(dataset.demonstrate for dataset in recipe.data.train.values())
 
 
 def _cold_training(recipe: Recipe) -> Training:

@@ -79,6 +79,15 @@ def latest(run: RunDir) -> tuple[Checkpoint | None, list[str]]:
     return None, skipped
 
 
+def forget_after(run: RunDir, step: int) -> None:
+    """Remove what lies beyond the step that a run goes on from: damaged checkpoints must not push out the new ones."""
+    for folder in _by_age(run):
+        if _step_of(folder) > step:
+            shutil.rmtree(folder)
+    for partial in run.checkpoints.glob(".step-*.partial"):
+        shutil.rmtree(partial)
+
+
 def facts(checkpoint: Checkpoint) -> dict[str, Any]:
     """What was written beside the weights: lock, processes, …"""
     described: dict[str, Any] = json.loads((checkpoint.path / MANIFEST).read_text(encoding="utf-8"))

@@ -21,6 +21,11 @@ def start_accelerator(plan: Plan) -> Accelerator:
     """Join the process group and make the Accelerator that owns the engine."""
     _stand_alone_environment()
     on_cpu = not torch.cuda.is_available()
+    if not on_cpu and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
+        raise EnvironmentLack(
+            f"{plan.processes} processes need as many GPUs, and this machine has {torch.cuda.device_count()}; "
+            "start fewer with --processes."
+        )
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed looks for a GPU first and warns
         _use_plain_gloo()

@@ -42,11 +42,19 @@ def start_training(run: RunDir, processes: int, *, resume: bool) -> None:
         try:
             code = process.wait()
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            process.wait()
+            _end(process)
             raise Interrupted(f"stopped; go on with --resume ({run.path})") from None
     if code:
         raise _failure(run, code)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """A terminal's Ctrl-C reaches the training processes too; a second signal would cut what they have to say."""
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait()
 
 
 def _failure(run: RunDir, code: int) -> DudiError:

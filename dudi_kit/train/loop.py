@@ -71,9 +71,10 @@ class Loop:
             self._refresh_reference(step)
             self._step(step)
             done = step + 1
-            self.progress(done, self._log(done) if self._is_due(done, self.recipe.training.log_every) else None)
-            every = self.recipe.training.checkpoint_every
-            if every and done % every == 0 and done < self.plan.steps:
+            saves = self._saves_after(done)
+            # A line before each checkpoint, so that no line's mean spans what a resumed run has not seen.
+            self.progress(done, self._log(done) if saves or self._is_logged(done) else None)
+            if saves:
                 self._save(done)
 
     def resume(self) -> int:
@@ -85,6 +86,10 @@ class Loop:
             self.accelerator.print("no complete checkpoint: starting from the first step")
             return 0
         facts = checkpoints.facts(checkpoint)
+        if facts["lock"] != self.plan.lock:
+            raise RunDirectoryError(
+                f"{checkpoint.path} is of another recipe or other data; start again with --overwrite."
+            )
         if facts["processes"] != self.plan.processes:
             raise RunDirectoryError(
                 f"{checkpoint.path} was written by {facts['processes']} processes and {self.plan.processes} "
@@ -96,6 +101,8 @@ class Loop:
                 checkpoint.path / "reference.pt", weights_only=True, map_location=self.accelerator.device
             )
             refresh(self.models.reference, weights)
+        if self.accelerator.is_main_process:
+            checkpoints.forget_after(self.run, checkpoint.step)
         self.accelerator.print(f"resuming after step {checkpoint.step} from {checkpoint.path}")
         return checkpoint.step
 
@@ -112,6 +119,7 @@ class Loop:
         for number, part in enumerate(parts, start=1):
             self._micro_step(part, counts, last=number == len(parts))
         self._observe_rollouts(pairs)
+        self._require_finite_gradient(step)
 
     def _micro_step(self, pairs: Sequence[Pair], counts: dict[str, Tensor], *, last: bool) -> None:
         results = self.objective(self.models, pairs)
@@ -162,8 +170,12 @@ class Loop:
         if self.models.reference is not None and self._refreshed is not None and step % self._refreshed.every == 0:
             refresh(self.models.reference, self.accelerator.unwrap_model(self.models.student).state_dict())
 
-    def _is_due(self, done: int, every: int) -> bool:
-        return done % every == 0 or done == self.plan.steps
+    def _is_logged(self, done: int) -> bool:
+        return done % self.recipe.training.log_every == 0 or done == self.plan.steps
+
+    def _saves_after(self, done: int) -> bool:
+        every = self.recipe.training.checkpoint_every
+        return every is not None and done % every == 0 and done < self.plan.steps
 
     def _log(self, done: int) -> dict[str, Any]:
         """Write a line of metrics.jsonl; every process takes part in adding up."""
@@ -184,6 +196,17 @@ class Loop:
 
     def _start_clock(self) -> None:
         self.tokens, self.started = 0, time.monotonic()
+
+    def _require_finite_gradient(self, step: int) -> None:
+        """At every step: one bad gradient spoils the weights, or in bf16 is skipped without a word."""
+        if self.grad_norm is None or math.isfinite(self.grad_norm):
+            return
+        line = {"step": step + 1} | self.window.summary(self.window.read_out(), self.objective.weights)
+        self._require_finite(line)
+        raise TrainingFailed(
+            f"the gradient norm is {self.grad_norm} at step {step + 1}, although the loss is {line['loss']:.4g}. Lower "
+            "training.learning_rate, or use training.precision: fp32; then start again."
+        )
 
     def _require_finite(self, line: dict[str, Any]) -> None:
         if math.isfinite(line["loss"]):

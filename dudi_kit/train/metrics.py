@@ -80,7 +80,7 @@ class Window:
 def append_line(path: Path, line: Mapping[str, Any]) -> None:
     """Append one JSON line."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def cut_after(path: Path, step: int) -> None:

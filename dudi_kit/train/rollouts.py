@@ -1,8 +1,9 @@
 """ỹ ~ π(·|x): one sample of the student for each prompt, shared by the sequence and the on-policy signal.
 
 The randomness of a rollout depends on (seed, step, row) and nothing else: not on the batch that the row sits in, nor
-on the process that samples it. So neither the split into micro-batches nor the number of processes changes what is
-learned, and a resumed run samples what the uninterrupted one would have.
+on the process that samples it. So, up to the rounding of logits that other shapes bring, neither the split into
+micro-batches nor the number of processes changes what is learned; a resumed run samples what the uninterrupted one
+would have.
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ from dudi_kit.recipe.schema.training import Rollouts
 class Sampler:
     """Samples a rollout for each row."""
 
-    def __init__(self, settings: Rollouts, *, stops: Stops, pieces: int | None, seed: int) -> None:
-        """pieces: only ids below this may be sampled (the shared vocabulary); None for all."""
+    def __init__(self, settings: Rollouts, *, stops: Stops, pieces: int, seed: int) -> None:
+        """pieces: only ids below this may be sampled: those that the teacher has too, or that are no padded rows."""
         self.settings = settings
         self.stops = stops
         self.pieces = pieces
@@ -38,7 +39,7 @@ class Sampler:
         )
 
     def _processors(self, rows: Sequence[Row], step: int) -> list[LogitsProcessor]:
-        allowed = [] if self.pieces is None else [OnlyBelow(self.pieces)]
+        allowed = [OnlyBelow(self.pieces)]
         if self.settings.temperature == 0:
             return allowed
         nucleus = [TopPLogitsWarper(self.settings.top_p)] if self.settings.top_p < 1 else []
@@ -59,7 +60,8 @@ class OnlyBelow(LogitsProcessor):
         self.pieces = pieces
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: D102 – transformers' interface
-        return scores.index_fill(1, torch.arange(self.pieces, scores.shape[1], device=scores.device), -torch.inf)
+        beyond = torch.arange(min(self.pieces, scores.shape[1]), scores.shape[1], device=scores.device)
+        return scores.index_fill(1, beyond, -torch.inf)
 
 
 class Temperature(LogitsProcessor):

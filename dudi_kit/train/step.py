@@ -136,14 +136,17 @@ class Objective:
             [(pair.row.prompt, pair.response(term)) for term in terms for pair in pairs], self.padding.student, models
         )
         corpus_rows = len(pairs) if "off_policy" in terms else 0
+        # The frozen ones first, while nothing of the student's graph is held.
+        teacher_logits = self._teacher_logits(models, pairs)
+        reference = self._reference_logprobs(models, batch)
         logits = response_logits(models.student, batch)
         with_logprobs = bool(self.weights.keys() - OF_TEACHER)
         return Readings(
             mask=_split(batch.response_mask_BR, corpus_rows),
             student_logits=_split(logits, corpus_rows),
-            teacher_logits=self._teacher_logits(models, pairs),
+            teacher_logits=teacher_logits,
             policy=_split(_logprobs(logits, batch) if with_logprobs else logits.new_zeros(0), corpus_rows),
-            reference=_split(self._reference_logprobs(models, batch), corpus_rows),
+            reference=_split(reference, corpus_rows),
         )
 
     def _terms_read_by_student(self) -> list[Term]:

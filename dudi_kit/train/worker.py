@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.ledger import Ledger
@@ -74,13 +74,13 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         recipe=recipe,
         plan=plan,
         accelerator=accelerator,
-        models=Models(engine, _on(accelerator, teacher), _on(accelerator, reference, like=engine)),
+        models=Models(engine, _on(accelerator, teacher), _like(engine, reference)),
         optimizer=optimizer,
         objective=objective,
         sampler=Sampler(
             recipe.rollouts,
             stops=Stops(student_side.stop_ids, student_side.pad_id),
-            pieces=plan.vocabulary.size if plan.vocabulary else None,
+            pieces=plan.vocabulary.size if plan.vocabulary else len(student_side.tokenizer),
             seed=recipe.training.seed,
         ),
         rows=made.rows,
@@ -103,8 +103,8 @@ def start_student(recipe: Recipe, plan: Plan, encoder: Encoder) -> PreTrainedMod
             end_of_turn_id=encoder.end_of_turn_id,
         )
         model = build(config, seed=recipe.training.seed)
-    model.generation_config.eos_token_id = list(encoder.stop_ids)
-    model.generation_config.pad_token_id = encoder.pad_id
+    # Made new: a checkpoint's own one may hold settings that transformers refuses to save once it is changed.
+    model.generation_config = GenerationConfig(eos_token_id=list(encoder.stop_ids), pad_token_id=encoder.pad_id)
     return model
 
 
@@ -131,12 +131,22 @@ def _load(source: ModelSource, *, who: str) -> PreTrainedModel:
     )
 
 
-def _on(accelerator: Accelerator, model: PreTrainedModel | None, like: Any = None) -> PreTrainedModel | None:
-    """A frozen model on this process's device, in the engine's dtype if it is to be like the student."""
-    if model is None:
+def _on(accelerator: Accelerator, model: PreTrainedModel | None) -> PreTrainedModel | None:
+    """A frozen model on this process's device."""
+    return model.to(accelerator.device) if model is not None else None
+
+
+def _like(engine: Any, reference: PreTrainedModel | None) -> PreTrainedModel | None:
+    """The reference in the dtype and on the device of the engine's student, so that π_ref = π before the first step.
+
+    As the engine does, only parameters are cast: rotary frequencies in bf16 would bend every distant position.
+    """
+    if reference is None:
         return None
-    dtype = next(like.module.parameters()).dtype if like is not None else model.dtype
-    return model.to(accelerator.device, dtype)
+    own = next(engine.module.parameters())
+    for parameter in reference.parameters():
+        parameter.data = parameter.data.to(own.dtype)
+    return reference.to(own.device)
 
 
 def main(arguments: list[str]) -> int:
@@ -147,6 +157,9 @@ def main(arguments: list[str]) -> int:
         train(run, resume="--resume" in arguments)
     except DudiError as error:
         return _report(run, str(error), error.exit_code)
+    except torch.OutOfMemoryError as error:
+        smaller = "Lower training.micro_batch_size, data.max_length or rollouts.max_new_tokens."
+        return _report(run, f"out of GPU memory: {error}. {smaller}", Exit.ENVIRONMENT)
     except KeyboardInterrupt:
         return _report(run, "interrupted; go on with --resume", Exit.INTERRUPTED)
     except Exception:  # whatever else escapes is our bug, and must not look like a fault of the recipe

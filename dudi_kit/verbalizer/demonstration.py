@@ -44,6 +44,10 @@ class Demonstrator:
         An example for which there is nothing to show keeps its turns; that is counted.
         """
         shown = self.exchanges(example)
+        for code in self._missing(example, shown):
+            self.ledger.count(
+                f"demonstration without its {code} part: none for this row", example.language, str(example.origin)
+            )
         if not shown:
             if self.settings.source != "none":
                 self.ledger.count(
@@ -52,6 +56,13 @@ class Demonstrator:
             return example.prompt
         *earlier, last = example.prompt
         return (*earlier, Turn("user", self._render(example, last.content, shown)))
+
+    def _missing(self, example: Example, shown: list[Exchange]) -> list[str]:
+        """Languages that the demonstration of this row should have and has not, where it has others."""
+        if not shown:
+            return []
+        wanted = {example.language if code == "same" else code for code in self.settings.languages}
+        return sorted(wanted - {exchange.language for exchange in shown})
 
     def exchanges(self, example: Example) -> list[Exchange]:
         """What is shown for one example, in the order of `languages`; each language once."""

@@ -54,7 +54,8 @@ def decide(student: Speaker, teacher: Speaker, mapping: str) -> SharedVocabulary
             "teacher would teach the student never to stop. Give both the same end of turn with teacher.chat_template "
             "or student.chat_template."
         )
-    size = _shared_prefix(both, min(student.rows, teacher.rows))
+    one_sided = by_id[0].keys() ^ by_id[1].keys()
+    size = _shared_prefix(both, min(student.rows, teacher.rows, *one_sided))
     if student.end_of_turn >= size:
         raise VocabularyMismatch(
             f"verbalizer.vocabulary.mapping: {mapping}: the end of turn {by_id[0].get(student.end_of_turn)!r} is piece "

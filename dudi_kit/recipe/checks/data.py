@@ -88,6 +88,15 @@ def something_is_drawn(recipe: Recipe) -> Iterator[Complaint]:
         yield Complaint(("data", "train"), "nothing-to-do", "every dataset has weight 0", "give one a weight", needs)
 
 
+def only_training_rows_are_drawn(recipe: Recipe) -> Iterator[Complaint]:
+    """Held-out rows and tasks are read once, as they are: keys about drawing would be ignored there."""
+    for path, dataset in datasets(recipe):
+        if path[:2] != ("data", "train"):
+            for key in sorted({"weight", "demonstrate"} & dataset.model_fields_set):
+                message = f"'{key}' is about training rows"
+                yield Complaint((*path, key), "no-effect", message, "remove it", at_key=True)
+
+
 RULES: tuple[Rule, ...] = (
     rows_have_a_language,
     languages_are_named_once,
@@ -95,4 +104,5 @@ RULES: tuple[Rule, ...] = (
     hub_datasets_are_hub_names,
     english_files_need_a_key,
     something_is_drawn,
+    only_training_rows_are_drawn,
 )

@@ -52,9 +52,6 @@ def tasks_can_be_scored(recipe: Recipe) -> Iterator[Complaint]:
         if same:
             message = f"{same[0]!r} and {same[1]!r} are the same answer: they are compared trimmed and in lower case"
             yield Complaint((*path, "labels"), "duplicate", message, "keep one of them")
-        if "macro_f1" in task.metrics and task.labels is None:
-            message = "'macro_f1' averages over the labels, and none are given"
-            yield Complaint((*path, "metrics"), "missing-key", message, "add 'labels: […]'", ((*path, "labels"),))
 
 
 def _same_labels(task: Task) -> tuple[str, str] | None:

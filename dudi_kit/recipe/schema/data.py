@@ -162,7 +162,8 @@ class Data(Strict):
     them."""
 
     max_length: Count = 1024
-    """Longest prompt + response in tokens, of student and of teacher; a longer one is treated as `on_too_long` says."""
+    """Longest prompt + response in the student's tokens; a longer row is treated as `on_too_long` says. What the
+    teacher reads is bound by its context and by `verbalizer.demonstration.max_tokens`."""
 
     on_bad_row: Literal["error", "skip"] = "error"
     """A row that can't be read: stop and name it, or leave it out and count it."""
