@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
 
 from dudi_kit.errors import EnvironmentLack, RunDirectoryError
 from dudi_kit.plan.chain import Stage
@@ -94,15 +96,28 @@ def exclusive(run: RunDir, waiting: Callable[[], None]) -> Iterator[None]:
     waiting: called if another process holds it. The lock lies beside the directory, which `--overwrite` removes, and
     the kernel lets go of it when a process dies, however it dies.
     """
+    path = run.path.parent / f".{run.path.name}.busy"
     try:
-        run.path.parent.mkdir(parents=True, exist_ok=True)
-        file = (run.path.parent / f".{run.path.name}.busy").open("w")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _locked(path, waiting)
     except OSError as error:
-        raise EnvironmentLack(f"can't write in {run.path.parent}: {error.strerror or error}") from error
+        raise EnvironmentLack(f"can't write in {path.parent}: {error.strerror or error}") from error
     with file:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: Path, waiting: Callable[[], None]) -> TextIO:
+    """The open file at `path`, locked. Its last holder may remove it while we wait: then the lock is on nothing."""
+    while True:
+        file = path.open("w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             waiting()
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+        file.close()

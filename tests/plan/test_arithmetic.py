@@ -66,10 +66,6 @@ def test_steps_come_from_epochs_rounded_up_and_one_epoch_is_the_default(given: d
     assert split(batch_size=8, **given).steps == steps
 
 
-def test_epochs_are_what_the_steps_amount_to() -> None:
-    assert split(batch_size=8, steps=25).epochs == pytest.approx(2.0)
-
-
 def test_deepspeeds_numbers_are_the_plans() -> None:
     settings = {"precision": "bf16", "batch_size": 24, "micro_batch_size": 3, "max_grad_norm": 0.5}
     recipe = Recipe.model_validate(changed(STUDENT, training=settings, deepspeed={"stage": 2}))

@@ -58,11 +58,11 @@ def test_an_english_row_is_shown_once() -> None:
     assert demonstrator().exchanges(itself_as_english) == [Exchange("en", "Does the dog run?", "yes")]
 
 
-def test_a_row_without_english_is_shown_in_its_own_language_alone() -> None:
+def test_a_row_without_english_is_shown_in_its_own_language_alone_and_counted() -> None:
     side = demonstrator()
     assert side.exchanges(THAI_ALONE) == [Exchange("th", "แมวนอนไหม", "ใช่")]
     side.turns(THAI_ALONE)
-    assert not side.ledger.counts
+    assert side.ledger.as_json() == {"demonstration without its en part: none for this row": {"th": 1}}
 
 
 def test_a_row_with_nothing_to_show_keeps_its_prompt_and_is_counted() -> None:
