@@ -50,10 +50,11 @@ def lock(folder: Path, recipe: dict[str, Any] = BASE) -> str:
         {"training__checkpoint_every": 1},
         {"training__keep_checkpoints": 9},
         {"training__log_every": 7},
+        {"training__micro_batch_size": 1},
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_what_is_only_watched_does_not_change_the_lock(folder: Path, change: dict[str, Any]) -> None:
+def test_what_does_not_change_what_is_learned_does_not_change_the_lock(folder: Path, change: dict[str, Any]) -> None:
     assert lock(folder, changed(BASE, **change)) == lock(folder)
 
 

@@ -12,7 +12,7 @@ import torch
 from dudi_kit.errors import EnvironmentLack, Exit
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.train import checkpoints
-from dudi_kit.train.checkpoints import MANIFEST, latest, partial_folder, publish, writing
+from dudi_kit.train.checkpoints import MANIFEST, forget_after, latest, partial_folder, publish, writing
 
 
 @pytest.fixture
@@ -187,3 +187,17 @@ def test_the_manifest_lists_what_is_there(run):
     manifest = json.loads((folder / MANIFEST).read_text())
     on_disk = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
     assert on_disk - {MANIFEST} == set(manifest["files"])
+
+
+def test_a_damaged_checkpoint_does_not_push_out_the_good_ones_that_follow(run: RunDir) -> None:
+    save(run, 100)
+    flip_a_bit(save(run, 150))
+    partial_folder(run, 160)
+    found, _ = latest(run)
+    assert found is not None
+    forget_after(run, found.step)
+    save(run, 120, keep=1)
+    newest, skipped = latest(run)
+    assert newest is not None
+    assert (newest.step, skipped) == (120, [])
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-120"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from dudi_kit.errors import Exit
 from tests.train.bench import Bench, leaves, metrics, weights
 from tests.train.conftest import RUNS, Runs
 
@@ -71,3 +72,16 @@ def test_bf16_runs_with_finite_losses_near_those_of_fp32(runs):
     assert all(math.isfinite(value) for line in lines for value in losses(line).values())
     assert losses(lines[0])["sft"] == pytest.approx(losses(metrics(runs["1x8-sampled"])[0])["sft"], rel=0.02)
     assert {str(tensor.dtype) for tensor in weights(runs["six-bf16"]).values()} <= {"torch.float32", "torch.bfloat16"}
+
+
+def test_a_loss_that_is_no_number_any_more_stops_the_run_at_its_step_and_names_the_signals(bench: Bench) -> None:
+    settings = {"training__learning_rate": "1e30", "training__schedule": "constant", "training__log_every": "100"}
+    run = bench.plan("diverging", **settings)
+    worker = bench.start(run)
+    code = worker.process.wait(timeout=300)
+    said = " ".join(worker.said.split())
+    assert code == Exit.INVALID, said
+    assert "the loss is nan at step 2, from sequence" in said
+    assert "training.learning_rate" in said
+    assert "Traceback" not in said
+    assert not run.final.exists()

@@ -33,6 +33,12 @@ def test_only_the_side_that_is_cut_is_named() -> None:
     assert reason.endswith("cut as padding or unknown to the other side: 3 of the teacher's 9 rows")
 
 
+def test_the_shared_vocabulary_ends_before_a_piece_that_one_side_lacks() -> None:
+    gap = {piece: i for i, piece in enumerate(PIECES) if i != 3}
+    assert decide(speaker("student", gap, rows=6), speaker("teacher", PIECES), "auto").size == 3
+    assert decide(speaker("student", PIECES), speaker("teacher", gap, rows=6), "auto").size == 3
+
+
 def test_pieces_at_the_end_that_one_side_alone_knows_are_cut() -> None:
     longer = [*PIECES, "<tool>", "<image>"]
     teacher_knows_more = decide(speaker("student", PIECES), speaker("teacher", longer), "auto")
