@@ -24,8 +24,8 @@ def say(text: str, style: str = "") -> None:
 
 
 def notice(text: str, style: str = "") -> None:
-    """A line on stderr."""
-    err.print(Text(text, style=style))
+    """A line on stderr, wrapped at words in a terminal; elsewhere it stays one line, for whoever searches a log."""
+    err.print(Text(text, style=style), soft_wrap=not err.is_terminal)
 
 
 def fail(text: str) -> None:

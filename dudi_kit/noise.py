@@ -9,9 +9,8 @@ import os
 
 
 def hush() -> None:
-    """Only errors from the libraries, no bars of theirs beside ours."""
+    """Only errors from the libraries, and no bars but those of downloads, which can take long."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     for name in ("bitsandbytes", "torch.distributed.elastic"):
         logging.getLogger(name).setLevel(logging.ERROR)
