@@ -36,7 +36,7 @@ def training_progress(plan: Plan, *, show: bool) -> Iterator[Report]:
         def report(done: int, line: dict[str, Any] | None) -> None:
             bar.update(task, completed=done)
             if line is not None:
-                bar.update(task, loss=f"loss {line['loss']:.3f}", rate=f"{line['tokens_per_second']:,.0f} tok/s")
+                bar.update(task, loss=f"loss {line['loss']:.3f}", rate=_rate(line))
                 if not out.is_terminal:
                     out.print(_plain(plan, line), highlight=False, soft_wrap=True)
 
@@ -45,7 +45,10 @@ def training_progress(plan: Plan, *, show: bool) -> Iterator[Report]:
 
 def _plain(plan: Plan, line: dict[str, Any]) -> str:
     signals = "  ".join(f"{name} {signal['loss']:.3f}" for name, signal in line["signals"].items())
-    return (
-        f"{plan.name}  step {line['step']}/{plan.steps}  loss {line['loss']:.3f}  {signals}  "
-        f"{line['tokens_per_second']:,.0f} tok/s"
-    )
+    return f"{plan.name}  step {line['step']}/{plan.steps}  loss {line['loss']:.3f}  {signals}  {_rate(line)}"
+
+
+def _rate(line: dict[str, Any]) -> str:
+    """Response tokens, of y and of ỹ, in a second."""
+    speed = line["tokens_per_second"]
+    return f"{speed:,.0f} tok/s" if speed >= 10 else f"{speed:.1f} tok/s"
