@@ -23,7 +23,7 @@ from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
 from dudi_kit.models.loading import best_device, freeze, load_model
 from dudi_kit.plan.build import build_plan
 from dudi_kit.plan.chain import Stage, build_chain
-from dudi_kit.plan.claim import Settings, check_folder, claim, exclusive, is_trained
+from dudi_kit.plan.claim import Settings, check_folder, claim, differences, exclusive, is_trained, replacing
 from dudi_kit.plan.fingerprint import package_versions
 from dudi_kit.plan.layout import RunDir, read_lock, require_space, write_json, write_text
 from dudi_kit.plan.models import encoder_of, trained
@@ -36,6 +36,13 @@ from dudi_kit.recipe.schema.evaluation import Subject
 from dudi_kit.report.terminal import scores_table
 from dudi_kit.report.write import write_card, write_report
 from dudi_kit.train.launch import start_training
+
+NOBODY: dict[Subject, str] = {
+    "teacher": "the recipe has no teacher",
+    "before": "the student starts from random weights, without a cold start",
+    "after": "there is no trained student",
+}
+"""Why a model that was to be shown may not exist."""
 
 
 def run(recipe: LoadedRecipe, *, output: Path | None, processes: int, resume: bool, overwrite: bool) -> None:
@@ -58,6 +65,7 @@ def evaluate(recipe: LoadedRecipe, *, output: Path | None) -> None:
     stage = _chain(recipe, output)
     _require_trained(stage)
     _evaluate(stage)
+    _show_scores(stage)
 
 
 def report(recipe: LoadedRecipe, *, output: Path | None) -> None:
@@ -104,10 +112,15 @@ def _train_chain(stage: Stage, settings: Settings) -> None:
                 choices.append((needed, settings if needed is stage else unasked))
         for needed, chosen in choices:
             check_folder(needed, chosen)
-        ready = [(needed, claim(needed, chosen), _plan(needed, settings.processes)) for needed, chosen in choices]
+        evaluation_data(stage.recipe, Ledger())  # read once now: a typo there must not cost a training
+        with ExitStack() as undo:
+            ready = []
+            for needed, chosen in choices:
+                undo.enter_context(replacing(needed, chosen))
+                ready.append((needed, claim(needed, chosen), _plan(needed, settings.processes)))
         for needed, _, planned in ready:
             _show(planned, needed)
-        space = sum(_bytes_written(needed.recipe, planned) for needed, _, planned in ready)
+        space = sum(_bytes_written(needed, planned) for needed, _, planned in ready)
         require_space(stage.run.path, space, "checkpoints and final model")
         for needed, resume, planned in ready:
             _train(needed.run, planned, resume=resume)
@@ -127,10 +140,12 @@ def _hold(stages: Iterable[Stage], held: ExitStack) -> dict[Path, ExitStack]:
     return locks
 
 
-def _bytes_written(recipe: Recipe, planned: Plan) -> int:
-    """What training leaves at most: the checkpoints that are kept, the one that is being written, the final model."""
-    kept = recipe.training.keep_checkpoints + 1 if recipe.training.checkpoint_every else 0
-    return planned.checkpoint_bytes * kept + planned.parameters * 4
+def _bytes_written(stage: Stage, planned: Plan) -> int:
+    """What training adds at most: the checkpoints that are kept, the one that is being written, the final model."""
+    training = stage.recipe.training
+    kept = training.keep_checkpoints + 1 if training.checkpoint_every else 0
+    there = sum(file.stat().st_size for file in stage.run.checkpoints.rglob("*") if file.is_file())
+    return max(planned.checkpoint_bytes * kept - there, 0) + planned.parameters * 4
 
 
 def _train(run: RunDir, planned: Plan, *, resume: bool) -> None:
@@ -191,12 +206,14 @@ def _environment(began: float, processes: int) -> dict[str, Any]:
 def _require_trained(stage: Stage) -> None:
     if not stage.run.complete():
         raise RunDirectoryError(
-            f"{stage.run.path} holds no trained student yet: call `dudi-kit train` or `dudi-kit run` first."
+            f"{stage.run.path} holds no trained student yet: call `dudi-kit train` or `dudi-kit run` first, with "
+            "--resume if it was interrupted."
         )
     if (found := read_lock(stage.run)) != stage.lock:
         raise RunDirectoryError(
             f"{stage.run.path} was trained with other settings or other data (lock {(found or 'unreadable')[:8]}, this "
-            f"recipe has {stage.lock[:8]}); use the recipe and the overrides that it was trained with."
+            f"recipe has {stage.lock[:8]}{differences(stage)}); use the recipe and the overrides that it was trained "
+            "with."
         )
 
 
@@ -204,11 +221,7 @@ def _evaluate(stage: Stage) -> None:
     """Score every model that the recipe asks for, and say which could not be."""
     planned = read_plan(stage.run)
     ledger = Ledger()
-    tasks = {
-        name: TaskData(task, _examples(stage.recipe, {name: task.data}, ledger))
-        for name, task in stage.recipe.evaluation.tasks.items()
-    }
-    held_out = _examples(stage.recipe, stage.recipe.data.held_out, ledger)
+    tasks, held_out = evaluation_data(stage.recipe, ledger)
     # Scores of other tasks or models must not stand beside the new ones, not even if this is interrupted.
     shutil.rmtree(stage.run.evaluation, ignore_errors=True)
     write_text(stage.run.resolved, resolved_json(stage.recipe))
@@ -217,7 +230,7 @@ def _evaluate(stage: Stage) -> None:
         return
     for who, source in _subjects(stage, planned).items():
         if source is None:
-            notice(f"evaluation: no {who} to score for this recipe")
+            notice(f"evaluation: nothing to score as '{who}': {NOBODY[who]}")
             continue
         notice(f"evaluating {who}: {source.path}")
         scores = _score(source, who, stage, tasks, held_out)
@@ -252,6 +265,15 @@ def _subjects(stage: Stage, planned: Plan) -> dict[Subject, ModelSource | None]:
     return {who: sources[who] for who in stage.recipe.evaluation.models}
 
 
+def evaluation_data(recipe: Recipe, ledger: Ledger) -> tuple[dict[str, TaskData], list[Any]]:
+    """The rows of every task, and the held-out rows."""
+    tasks = {
+        name: TaskData(task, _examples(recipe, {name: task.data}, ledger))
+        for name, task in recipe.evaluation.tasks.items()
+    }
+    return tasks, _examples(recipe, recipe.data.held_out, ledger)
+
+
 def _examples(recipe: Recipe, datasets: Mapping[str, Dataset], ledger: Ledger) -> list[Any]:
     read = (
         load_examples(name, dataset, on_bad_row=recipe.data.on_bad_row, ledger=ledger)
@@ -260,12 +282,17 @@ def _examples(recipe: Recipe, datasets: Mapping[str, Dataset], ledger: Ledger) -
     return [example for examples in read for example in examples]
 
 
-def _report(stage: Stage) -> None:
-    """The table in the terminal, and the page."""
+def _show_scores(stage: Stage) -> None:
+    """The table in the terminal."""
     files = {who: stage.run.evaluation / f"{who}.json" for who in ("teacher", "before", "after")}
     scores = {who: load_scores(file) for who, file in files.items() if file.exists()}
     if scores:
         out.print(scores_table(scores))  # type: ignore[arg-type]
+
+
+def _report(stage: Stage) -> None:
+    """The table, and the page."""
+    _show_scores(stage)
     page = write_report(stage.run.path)
     write_card(stage.run.path, stage.run.final)
     say(f"report: {page}")

@@ -292,7 +292,7 @@ def test_a_training_process_that_is_killed_is_no_success(tmp_path: Path, monkeyp
         "killed by signal SIGKILL",
         "Out of memory",
         "training.micro_batch_size",
-        "--resume",
+        "there is no checkpoint yet: start again",
         str(tmp_path / "out"),
     )
     refused(result, recipe, *words, code=Exit.ENVIRONMENT)

@@ -10,9 +10,16 @@ from transformers import PreTrainedModel
 from dudi_kit.models.loading import freeze
 
 
-def frozen_copy(student: PreTrainedModel) -> PreTrainedModel:
-    """The student as it is now, frozen. Call it before the engine takes the student over."""
-    return freeze(copy.deepcopy(student))
+def frozen_copy(student: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The student as it is now, frozen, in the dtype that the engine will give it: π_ref = π before the first step.
+
+    Call it before the engine takes the student over. As the engine does, only parameters are cast: rotary frequencies
+    in bf16 would bend every distant position.
+    """
+    reference = copy.deepcopy(student)
+    for parameter in reference.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return freeze(reference)
 
 
 @torch.no_grad()

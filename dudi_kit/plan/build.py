@@ -74,7 +74,7 @@ def build_plan(stage: Stage, *, processes: int, ledger: Ledger) -> Plan:
     return Plan(
         name=recipe.name,
         lock=stage.lock,
-        teacher=teaching.source if teaching else None,
+        teacher=_teacher_source(stage),
         start=_start(stage),
         vocabulary=_planned(teaching.vocabulary) if teaching else None,
         languages=_shares(made),
@@ -293,4 +293,5 @@ def _notices(recipe: Recipe, teaching: Teaching | None, ledger: Ledger) -> list[
     asked, runs = recipe.deepspeed.stage, engine_stage(recipe)
     stage = f"deepspeed.stage: {asked} runs as {runs}: from there on DeepSpeed adds up bf16 gradients in fp32"
     mapping = [teaching.vocabulary.reason] if teaching else []
-    return [*mapping, *([stage] if runs != asked else []), *ledger.lines()]
+    idle = [f"dataset {name}: not read, its weight is 0" for name, d in recipe.data.train.items() if d.weight == 0]
+    return [*mapping, *([stage] if runs != asked else []), *idle, *ledger.lines()]

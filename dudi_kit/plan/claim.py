@@ -1,13 +1,14 @@
 """Whose run directory is it? Nothing is written into a folder that holds something else; nothing old passes for new."""
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from dudi_kit.errors import EnvironmentLack, RunDirectoryError
 from dudi_kit.plan.chain import Stage
@@ -41,7 +42,8 @@ def check_folder(stage: Stage, settings: Settings) -> None:
     if found != stage.lock and _has_begun(run):
         raise RunDirectoryError(
             f"{run.path} holds a run of other settings or other data (lock {found[:8]}, this recipe has "
-            f"{stage.lock[:8]}). Give this one another name with --name=…, or remove the old one with --overwrite."
+            f"{stage.lock[:8]}{differences(stage)}). Give this one another name with --name=…, or "
+            "remove the old one with --overwrite."
         )
     if found == stage.lock and run.checkpoints.is_dir() and not settings.resume:
         raise RunDirectoryError(
@@ -52,13 +54,49 @@ def check_folder(stage: Stage, settings: Settings) -> None:
 def claim(stage: Stage, settings: Settings) -> bool:
     """Make a directory that `check_folder` let pass this stage's own; whether to go on from its checkpoints."""
     run = stage.run
-    if settings.overwrite and run.lock.exists():
-        shutil.rmtree(run.path)
-    elif run.lock.exists() and read_lock(run) != stage.lock:
+    if run.lock.exists() and read_lock(run) != stage.lock:
         # The plan of a recipe that has changed since: none of it may be taken for the new one's.
         run.plan.unlink(missing_ok=True)
         shutil.rmtree(run.tokenizer, ignore_errors=True)
     return settings.resume and _has_begun(run)
+
+
+@contextmanager
+def replacing(stage: Stage, settings: Settings) -> Iterator[None]:
+    """`--overwrite`: the old run is set aside while the new one is planned, and comes back if that fails."""
+    run = stage.run.path
+    aside = run.with_name(f".{run.name}.replaced")
+    if not (settings.overwrite and stage.run.lock.exists()):
+        yield
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+    run.rename(aside)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(run, ignore_errors=True)
+        aside.rename(run)
+        raise
+    shutil.rmtree(aside)
+
+
+def differences(stage: Stage) -> str:
+    """The first settings in which a stage differs from what its run directory was made with, for messages."""
+    try:
+        found = json.loads(stage.run.lock.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    paths = sorted(_differing(found, {**found, **stage.depends_on}))
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return f"; they differ in {', '.join(paths[:3])}{more}" if paths else ""
+
+
+def _differing(old: Any, new: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            yield from _differing(old.get(key), new.get(key), (*path, str(key)))
+    elif old != new:
+        yield ".".join(path).removeprefix("settings.")
 
 
 def _has_begun(run: RunDir) -> bool:

@@ -32,6 +32,8 @@ def trained(run: RunDir, dtype: Dtype) -> ModelSource:
 
 def tokenizer_of(source: ModelSource, *, who: str) -> PreTrainedTokenizerBase:
     """The tokenizer with its chat template resolved."""
+    if source.tokenizer is None:
+        _check_weights(source, who)  # the better message, where the folder is wrong
     elsewhere = source.tokenizer is not None
     tokenizer = load_tokenizer(
         source.tokenizer or source.path,
@@ -64,6 +66,8 @@ def _check_weights(source: ModelSource, who: str) -> None:
     folder = Path(source.path)
     if not folder.is_absolute() or source.gguf_file is not None:
         return
+    if folder.suffix == ".gguf":
+        raise ModelError(f"{who}.model: {folder} is a GGUF file: name its folder, and the file in {who}.gguf_file.")
     if not folder.is_dir():
         raise ModelError(f"{who}.model: no such folder: {folder}. Paths are relative to the recipe that names them.")
     if not any(folder.glob("*.safetensors")):

@@ -133,9 +133,8 @@ def mixed(recipe: Recipe, rows: list[Row], ledger: Ledger) -> TrainingRows:
 def training_examples(recipe: Recipe, ledger: Ledger) -> list[Example]:
     """Every training row; those of a dataset with `demonstrate: true` read as a teacher would read them."""
     data = recipe.data
-    read = [
-        load_examples(name, dataset, on_bad_row=data.on_bad_row, ledger=ledger) for name, dataset in data.train.items()
-    ]
+    drawn = {name: dataset for name, dataset in data.train.items() if dataset.weight > 0}
+    read = [load_examples(name, dataset, on_bad_row=data.on_bad_row, ledger=ledger) for name, dataset in drawn.items()]
     examples = [example for dataset in read for example in dataset]
     demonstrator = Demonstrator(recipe.verbalizer.demonstration, examples, ledger)
     shown = {name for name, dataset in data.train.items() if dataset.demonstrate}

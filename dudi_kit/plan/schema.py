@@ -2,6 +2,9 @@
 
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
+from dudi_kit.errors import RunDirectoryError
 from dudi_kit.plan.layout import RunDir, write_json
 from dudi_kit.recipe.schema.base import Strict
 from dudi_kit.recipe.schema.models import Dtype
@@ -51,6 +54,8 @@ class Plan(Strict):
     """Hash of all that the result depends on."""
 
     teacher: ModelSource | None
+    """The recipe's teacher; it is asked in training where there is a `vocabulary`, too."""
+
     start: ModelSource | None
     """The weights that the student starts from; None: random ones."""
 
@@ -91,5 +96,10 @@ def write_plan(run: RunDir, plan: Plan) -> None:
 
 
 def read_plan(run: RunDir) -> Plan:
-    """The plan of a run directory."""
-    return Plan.model_validate_json(run.plan.read_text(encoding="utf-8"))
+    """The plan of a run directory; RunDirectoryError where there is none that this version reads."""
+    try:
+        return Plan.model_validate_json(run.plan.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise RunDirectoryError(
+            f"{run.plan} is missing or is no plan of this version of dudi-kit; start again with --overwrite."
+        ) from error

@@ -45,11 +45,13 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise _cannot_write(folder, error) from error
     except RuntimeError as error:
         # torch's own writer of zip files loses the reason: "[enforce fail at inline_container.cc:672] unexpected pos".
         if not any(words in str(error) for words in ("inline_container", "PytorchStreamWriter", "iostream")):
             raise
+        shutil.rmtree(folder, ignore_errors=True)
         raise _cannot_write(folder, OSError(0, "torch could not write all of a file; is the disk full?")) from error
 
 

@@ -4,6 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,23 +41,41 @@ def start_training(run: RunDir, processes: int, *, resume: bool) -> None:
     command = [sys.executable, *launch_command(processes, str(run.path), resume=resume)]
     threads = max((os.cpu_count() or 1) // processes, 1)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    with subprocess.Popen(command, env=environment) as process:  # noqa: S603 – our own module, no shell
+    with _terminated_as_interrupted(), subprocess.Popen(command, env=environment) as process:  # noqa: S603 – our own module, no shell
         try:
             code = process.wait()
         except KeyboardInterrupt:
             _end(process)
-            raise Interrupted(f"stopped; go on with --resume ({run.path})") from None
+            raise Interrupted(f"stopped; {_way_on(run)} ({run.path})") from None
     if code:
         raise _failure(run, code)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM (Slurm, docker stop, timeout) ends us as Ctrl-C does, or the training processes would go on alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """A terminal's Ctrl-C reaches the training processes too; a second signal would cut what they have to say."""
     try:
-        process.wait(timeout=10)
+        process.wait(timeout=2)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
         process.wait()
+
+
+def _way_on(run: RunDir) -> str:
+    whole = any(run.checkpoints.glob("step-*"))
+    return "go on from the last checkpoint with --resume" if whole else "there is no checkpoint yet: start again"
 
 
 def _failure(run: RunDir, code: int) -> DudiError:
@@ -67,7 +88,7 @@ def _failure(run: RunDir, code: int) -> DudiError:
     reason = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     return WorkerFailed(
         f"the training process {reason} without a word; its output is above. Out of memory shows as SIGKILL: lower "
-        f"training.micro_batch_size. Checkpoints are whole: go on with --resume ({run.path})."
+        f"training.micro_batch_size. Then {_way_on(run)} ({run.path})."
     )
 
 

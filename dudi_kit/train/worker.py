@@ -22,7 +22,7 @@ from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.tokenizers import load_tokenizer
 from dudi_kit.errors import DudiError, EnvironmentLack, Exit
 from dudi_kit.models.generation import Stops
-from dudi_kit.models.loading import freeze, load_model
+from dudi_kit.models.loading import DTYPES, freeze, load_model
 from dudi_kit.models.reference import frozen_copy
 from dudi_kit.models.scratch import architecture_config, build
 from dudi_kit.plan.build import teaching_of, training_rows
@@ -65,16 +65,18 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         padding=Padding(student_side.pad_id, teaching.encoder.pad_id if teaching else student_side.pad_id),
         pieces=plan.vocabulary.size if plan.vocabulary else None,
     )
+    # The teacher first: while a GGUF is unpacked it takes a multiple of its size, and the student is not there yet.
+    teacher = freeze(_load(plan.teacher, who="teacher")) if plan.teacher and teaching else None
     student = start_student(recipe, plan, student_side)
-    reference = frozen_copy(student) if "sequence" in objective.weights else None
-    teacher = freeze(_load(plan.teacher, who="teacher")) if plan.teacher else None
+    dtype = DTYPES[recipe.training.precision]
+    reference = frozen_copy(student, dtype) if "sequence" in objective.weights else None
     engine, optimizer = prepare(accelerator, student, make_optimizer(student, recipe.training))
     return Loop(
         run=run,
         recipe=recipe,
         plan=plan,
         accelerator=accelerator,
-        models=Models(engine, _on(accelerator, teacher), _like(engine, reference)),
+        models=Models(engine, _on(accelerator, teacher), _on(accelerator, reference)),
         optimizer=optimizer,
         objective=objective,
         sampler=Sampler(
@@ -136,19 +138,6 @@ def _on(accelerator: Accelerator, model: PreTrainedModel | None) -> PreTrainedMo
     return model.to(accelerator.device) if model is not None else None
 
 
-def _like(engine: Any, reference: PreTrainedModel | None) -> PreTrainedModel | None:
-    """The reference in the dtype and on the device of the engine's student, so that π_ref = π before the first step.
-
-    As the engine does, only parameters are cast: rotary frequencies in bf16 would bend every distant position.
-    """
-    if reference is None:
-        return None
-    own = next(engine.module.parameters())
-    for parameter in reference.parameters():
-        parameter.data = parameter.data.to(own.dtype)
-    return reference.to(own.device)
-
-
 def main(arguments: list[str]) -> int:
     """Exit code of one process. The reason of a failure goes to stderr and, below the code, to logs/rank-N.log."""
     run = RunDir(Path(arguments[0]))
@@ -160,8 +149,8 @@ def main(arguments: list[str]) -> int:
     except torch.OutOfMemoryError as error:
         smaller = "Lower training.micro_batch_size, data.max_length or rollouts.max_new_tokens."
         return _report(run, f"out of GPU memory: {error}. {smaller}", Exit.ENVIRONMENT)
-    except KeyboardInterrupt:
-        return _report(run, "interrupted; go on with --resume", Exit.INTERRUPTED)
+    except KeyboardInterrupt:  # who started us says the rest
+        return Exit.INTERRUPTED
     except Exception:  # whatever else escapes is our bug, and must not look like a fault of the recipe
         text = f"this is a bug of dudi-kit, not yours; please report it:\n{traceback.format_exc()}"
         return _report(run, text, Exit.BUG)

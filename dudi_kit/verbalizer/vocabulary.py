@@ -42,7 +42,7 @@ def decide(student: Speaker, teacher: Speaker, mapping: str) -> SharedVocabulary
     clash = min((i for i in both if by_id[0][i] != by_id[1][i]), default=None)
     if clash is not None:
         raise VocabularyMismatch(
-            f"verbalizer.vocabulary.mapping: {mapping}: teacher {teacher.name} and student {student.name} have "
+            f"verbalizer.vocabulary.mapping: {mapping}: teacher {teacher.name} and the student have "
             f"different tokenizers: piece {clash:,} is {by_id[1][clash]!r} for the teacher and {by_id[0][clash]!r} for "
             "the student. This version needs the same pieces under the same ids; choose a teacher of the student's "
             "family. (The keys for other pairs will be `mapping: remap` and `mapping: align`; they are not built yet.)"

@@ -68,9 +68,23 @@ def test_a_report_that_a_full_disk_cut_counts_as_a_lack_of_the_machine(monkeypat
 
 
 def test_a_process_that_is_killed_is_named_with_its_signal_and_the_way_on(monkeypatch, run):
-    with pytest.raises(WorkerFailed, match=r"SIGKILL.*--resume") as caught:
+    with pytest.raises(WorkerFailed, match=r"SIGKILL.*there is no checkpoint yet") as caught:
         start(monkeypatch, run, "os.kill(os.getpid(), signal.SIGKILL)")
     assert caught.value.exit_code is Exit.ENVIRONMENT
+    (run.checkpoints / "step-2").mkdir(parents=True)
+    with pytest.raises(WorkerFailed, match=r"SIGKILL.*--resume"):
+        start(monkeypatch, run, "os.kill(os.getpid(), signal.SIGKILL)")
+
+
+def test_sigterm_ends_the_training_processes_too(monkeypatch, run):
+    script = (
+        "signal.signal(signal.SIGINT, lambda *_: ((logs / 'told').touch(), sys.exit(130)))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(60)"
+    )
+    with pytest.raises(Interrupted, match="start again"):
+        start(monkeypatch, run, script)
+    assert (run.logs / "told").exists()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_reports_of_an_earlier_run_are_gone(monkeypatch, run):
@@ -96,7 +110,7 @@ def test_ctrl_c_is_passed_on_waited_for_and_named(monkeypatch, run):
 
     monkeypatch.setattr(subprocess.Popen, "wait", wait)
     script = "signal.signal(signal.SIGINT, lambda *_: sys.exit(130))\n(logs / 'ready').touch()\ntime.sleep(60)"
-    with pytest.raises(Interrupted, match="--resume"):
+    with pytest.raises(Interrupted, match="start again"):
         start(monkeypatch, run, script)
     assert waited[1] == 130
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -118,7 +132,6 @@ def test_one_process_needs_no_launcher_and_two_get_torchrun():
     [
         (DataError("row 3 has no response"), Exit.INVALID),
         (EnvironmentLack("no space"), Exit.ENVIRONMENT),
-        (KeyboardInterrupt(), Exit.INTERRUPTED),
         (ZeroDivisionError("ours"), Exit.BUG),
     ],
 )
@@ -134,6 +147,15 @@ def test_a_process_says_why_it_ends_on_stderr_and_in_its_log(monkeypatch, run, c
     assert text.strip()
     assert text.strip() in capsys.readouterr().err
     assert str(error) in text
+
+
+def test_an_interrupted_process_leaves_the_last_word_to_who_started_it(monkeypatch, run, capsys):
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "train", fail)
+    assert worker.main([str(run.path)]) == Exit.INTERRUPTED
+    assert capsys.readouterr().err == ""
 
 
 def test_where_the_log_can_not_be_written_stderr_has_the_reason(monkeypatch, tmp_path, capsys):

@@ -61,7 +61,7 @@ def test_another_order_of_pieces_is_refused_with_the_first_that_differs_and_the_
         decide(speaker("student", PIECES), speaker("org/teacher", swapped), "auto")
     said = str(caught.value)
     assert said.startswith("verbalizer.vocabulary.mapping: auto: ")
-    assert "teacher org/teacher and student student have different tokenizers" in said
+    assert "teacher org/teacher and the student have different tokenizers" in said
     assert "piece 3 is 'ab' for the teacher and 'b' for the student" in said
     assert "`mapping: remap`" in said
     assert "`mapping: align`" in said
