@@ -96,6 +96,7 @@ def test_reports_of_an_earlier_run_are_gone(monkeypatch, run):
 
 def test_ctrl_c_is_passed_on_waited_for_and_named(monkeypatch, run):
     waited: list[int] = []
+    before = signal.getsignal(signal.SIGINT)  # a shell's background jobs have it ignored
     real = subprocess.Popen.wait
 
     def wait(self: Any, *arguments: Any, **options: Any) -> int:
@@ -113,7 +114,7 @@ def test_ctrl_c_is_passed_on_waited_for_and_named(monkeypatch, run):
     with pytest.raises(Interrupted, match="start again"):
         start(monkeypatch, run, script)
     assert waited[1] == 130
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_one_process_needs_no_launcher_and_two_get_torchrun():

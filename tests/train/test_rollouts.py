@@ -34,7 +34,7 @@ def rows(prompts: list[list[int]] = PROMPTS) -> list[Row]:
     return [Row(i, "id", "mine", prompt, [1, EOS], {}) for i, prompt in enumerate(prompts)]
 
 
-def sampler(seed: int = 0, pieces: int | None = None, **settings: Any) -> Sampler:
+def sampler(seed: int = 0, pieces: int = 10**6, **settings: Any) -> Sampler:
     return Sampler(Rollouts(**{"max_new_tokens": 12, **settings}), stops=STOPS, pieces=pieces, seed=seed)
 
 
