@@ -16,7 +16,7 @@ from dudi_kit.recipe.diagnostics import Finding, InvalidRecipeError, Path, Probl
 from dudi_kit.recipe.heal import heal
 from dudi_kit.recipe.paths import make_paths_absolute
 from dudi_kit.recipe.schema import Recipe
-from dudi_kit.recipe.sentences import problems
+from dudi_kit.recipe.sentences import problems, respelt
 from dudi_kit.recipe.yaml_nodes import Node
 
 LANGUAGE_VERSION = 1
@@ -104,11 +104,26 @@ def validate(values: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         found = problems(error, values)
+        found += _behind_misspelt_keys(error, values, {problem.path for problem in found})
         healed = heal(values, error)
         if healed is not None:
             found += check(healed.recipe, healed.faulty | {problem.path for problem in found})
         return None, found
     return recipe, check(recipe)
+
+
+def _behind_misspelt_keys(error: ValidationError, values: dict[str, Any], known: set[Path]) -> list[Problem]:
+    """What else is wrong where a key that tells the variant is misspelt, as if it were right."""
+    put_right = respelt(error, values)
+    if put_right is None:
+        return []
+    values, renamed = put_right
+    try:
+        Recipe.model_validate(values)
+        return []
+    except ValidationError as again:
+        more = [problem._replace(path=renamed.get(problem.path, problem.path)) for problem in problems(again, values)]
+        return [problem for problem in more if problem.path not in known]
 
 
 def _version_problem(values: dict[str, Any]) -> Problem | None:

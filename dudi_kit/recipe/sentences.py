@@ -4,6 +4,7 @@ Pydantic reports consequences too: a misspelt key is unknown, and the key that i
 forgotten `type` makes every key of the right variant unknown. Here only the cause is told.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, get_args
 
@@ -81,6 +82,22 @@ def problems(error: ValidationError, values: Any) -> list[Problem]:
     return [_sentence(mistake, values) for mistake in _causes(mistakes, values)]
 
 
+def respelt(error: ValidationError, values: Any) -> tuple[Any, dict[Path, Path]] | None:
+    """The values with misspelt keys that tell a variant put right, and right path → path as written; None without any.
+
+    Such a key decides what all its neighbours mean, so their own mistakes show only once it is right.
+    """
+    mistakes = [Mistake(details, trace(details["loc"])) for details in error.errors(include_url=False)]
+    wrong = [mistake for mistake in mistakes if _decides_variant(mistake, values) == MISSPELT]
+    values, renamed = copy.deepcopy(values), {}
+    for mistake in wrong:
+        right, mapping = _nearest_key(mistake), _value_at(values, mistake.owner)
+        if right is not None and mistake.key in mapping:
+            mapping[right] = mapping.pop(mistake.key)
+            renamed[*mistake.owner, right] = (*mistake.owner, mistake.key)
+    return (values, renamed) if renamed else None
+
+
 # --- causes and consequences ------------------------------------------------------------------------------------------
 
 
@@ -99,8 +116,11 @@ def _is_in(mistake: Mistake, owner: Path) -> bool:
     return len(mistake.trace.path) > len(owner) and mistake.trace.path[: len(owner)] == owner
 
 
+MISSPELT = 2
+
+
 def _decides_variant(mistake: Mistake, values: Any) -> int:
-    """2: a misspelling of the key that tells the variant; 1: a key of another variant, where none was told; else 0."""
+    """MISSPELT: of the key that tells the variant; 1: a key of another variant, where none was told; else 0."""
     if mistake.kind != "extra_forbidden" or not mistake.trace.variants:
         return 0
     marks = [mark for variant in mistake.trace.variants if (mark := telling(variant))]
@@ -108,7 +128,7 @@ def _decides_variant(mistake: Mistake, values: Any) -> int:
     if not isinstance(mapping, dict) or any(mark.key in mapping for mark in marks):
         return 0
     if _nearest_key(mistake) in {mark.key for mark in marks}:
-        return 2
+        return MISSPELT
     return 1 if _other_variant(mistake) else 0
 
 
