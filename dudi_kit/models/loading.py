@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 
 from dudi_kit.errors import ModelError
@@ -36,7 +37,25 @@ def load_model(
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(_explain(source, who, revision, error)) from error
     _require_all_weights(source, who, found)
+    return with_contiguous_head(model)
+
+
+def with_contiguous_head(model: PreTrainedModel) -> PreTrainedModel:
+    """Feed the output head contiguous rows.
+
+    The last positions that `logits_to_keep` cuts out of the hidden states are a strided view, and bf16 weights as they
+    lie in a safetensors file are seldom aligned: together they send oneDNN down a path that took 17.0 s where
+    contiguous rows take 0.28 s (272 rows, 262,144 × 640, one thread).
+    """
+    head = model.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(_contiguous)
     return model
+
+
+def _contiguous(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    hidden, *others = inputs
+    return (hidden.contiguous(), *others)
 
 
 def best_device() -> torch.device:

@@ -7,6 +7,7 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
+from dudi_kit.models.loading import with_contiguous_head
 from dudi_kit.recipe.schema.models import Architecture
 
 CONFIGS: dict[str, type[PreTrainedConfig]] = {
@@ -43,7 +44,7 @@ def architecture_config(
 def build(config: PreTrainedConfig, *, seed: int) -> PreTrainedModel:
     """A causal LM in fp32 with random weights that depend on the seed alone."""
     set_seed(seed)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return with_contiguous_head(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
 
 
 def count_parameters(config: PreTrainedConfig) -> int:

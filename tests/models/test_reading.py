@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from dudi_kit.data.batches import Batch, join
+from dudi_kit.models.loading import with_contiguous_head
 from dudi_kit.models.reading import frozen_response_logits, response_logits
 
 VOCABULARY, PAD = 60, 7
@@ -122,3 +123,16 @@ def test_an_engine_around_the_model_is_seen_through():
 
 def test_logits_keep_the_dtype_of_the_model():
     assert response_logits(model_of("llama").to(torch.bfloat16), batch()).dtype is torch.bfloat16
+
+
+def test_the_head_is_fed_contiguous_rows_and_says_the_same():
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=97, **shape)).eval()
+    batch = join([[1, 2, 3], [4]], [[5], [6, 7]], pad_id=0)
+    plain = frozen_response_logits(model, batch)
+    fed: list[bool] = []
+    head = with_contiguous_head(model).lm_head
+    head.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0].is_contiguous()))
+    assert torch.equal(frozen_response_logits(model, batch), plain)
+    assert fed == [True]
