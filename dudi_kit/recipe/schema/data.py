@@ -104,7 +104,8 @@ class _Rows(Strict):
     """Where the English version of each row is, for demonstrations; `builtin` data needs none."""
 
     limit: Count | None = None
-    """Take only this many rows of each language, the first ones; the rest is counted as left out."""
+    """Take only this many rows of each language, the first ones (of a file sorted by label, that is one label); the
+    rest is counted as left out."""
 
     weight: Weight = 1.0
     """How often the rows of this dataset are drawn, relative to once an epoch."""
