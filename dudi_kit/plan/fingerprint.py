@@ -36,6 +36,9 @@ REPLACED = (("student", "cold_start"), ("teacher", "recipe"), ("student", "recip
 WHOLE = 64 << 20
 """Files up to this many bytes are hashed whole; larger ones by size, first and last MiB (weights of tens of GB)."""
 
+DATA_ROOM = Path(str(resources.files("dudi_kit.data")))
+"""Where the built-in corpus lies."""
+
 PACKAGES = (
     "torch",
     "transformers",
@@ -97,7 +100,7 @@ def _with_contents(value: Any, where: tuple[str, ...] = (), languages: Sequence[
     if isinstance(value, dict):
         inner = value.get("languages") or languages
         named = {key: _with_contents(item, (*where, key), inner) for key, item in value.items()}
-        return named | ({"corpus": folder_hash(_corpus())} if "builtin" in value else {})
+        return named | ({"corpus": _corpus_hash()} if "builtin" in value else {})
     if is_path(where, value):
         codes = languages if "{language}" in value else [""]
         return [content_hash(Path(value.replace("{language}", code))) for code in codes]
@@ -136,5 +139,7 @@ def _chunks(path: Path, size: int) -> Iterator[bytes]:
         yield file.read()
 
 
-def _corpus() -> Path:
-    return Path(str(resources.files("dudi_kit.data").joinpath("corpus")))
+def _corpus_hash() -> str:
+    """Of the phrases, and of the tables that combine them into rows; not of the text that describes them."""
+    files = (*sorted(DATA_ROOM.glob("corpus/*.yaml")), DATA_ROOM / "builtin.py")
+    return digest({file.name: file_hash(file) for file in files})

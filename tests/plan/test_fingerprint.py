@@ -132,15 +132,20 @@ def test_a_text_that_begins_with_a_slash_is_no_path(folder: Path) -> None:
     assert lock(folder, with_prompt("/no_think {{ prompt }}")) != lock(folder, with_prompt("/think {{ prompt }}"))
 
 
-def test_the_built_in_corpus_counts_by_its_content(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("file", "counts"), [("corpus/th.yaml", True), ("builtin.py", True), ("corpus/README.md", False)]
+)
+def test_what_the_built_in_rows_are_made_of_counts_for_recipes_that_read_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str, counts: bool
 ) -> None:
-    recipe = changed(BASE, data__train={"rows": {"builtin": "train"}})
-    before = lock(folder, recipe)
-    (tmp_path / "corpus").mkdir()
-    monkeypatch.setattr(fingerprint, "_corpus", lambda: tmp_path / "corpus")
-    assert lock(folder, recipe) != before
-    assert lock(folder) == lock(folder), "other recipes do not read it"
+    reading = changed(BASE, data__train={"rows": {"builtin": "train"}})
+    before, other = lock(folder, reading), lock(folder)
+    room = Path(shutil.copytree(fingerprint.DATA_ROOM, tmp_path / "data"))
+    monkeypatch.setattr(fingerprint, "DATA_ROOM", room)
+    assert lock(folder, reading) == before, "a copy is as good"
+    (room / file).write_text((room / file).read_text(encoding="utf-8") + "\n# corrected\n", encoding="utf-8")
+    assert (lock(folder, reading) != before) is counts
+    assert lock(folder) == other, "other recipes do not read it"
 
 
 def test_the_stages_that_come_first_count(folder: Path) -> None:
