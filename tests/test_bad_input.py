@@ -17,10 +17,12 @@ from typer.testing import Result
 from dudi_kit.errors import Exit
 from tests.small import ROWS, TEACHER, call, changed, tokenizer, write_chain, write_recipe, write_rows, write_shell
 
+STATIONS = "dudi_kit.pipeline.stations"
+
 
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dudi_kit.pipeline.start_training", lambda *_, **__: pytest.fail("training was started"))
+    monkeypatch.setattr(STATIONS + ".start_training", lambda *_, **__: pytest.fail("training was started"))
 
 
 def run(recipe: Path, *options: str) -> Result:
@@ -255,8 +257,8 @@ def test_no_space_for_the_checkpoints_is_told_before_training_with_both_numbers(
 def test_the_space_asked_for_is_that_of_the_whole_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """8,816 parameters: teacher, cold start and student each leave a model; the latter two 3 checkpoints each."""
     asked: list[int] = []
-    monkeypatch.setattr("dudi_kit.pipeline.require_space", lambda folder, needed, purpose: asked.append(needed))
-    monkeypatch.setattr("dudi_kit.pipeline.start_training", lambda run, *_, **__: run.final.mkdir())
+    monkeypatch.setattr(STATIONS + ".require_space", lambda folder, needed, purpose: asked.append(needed))
+    monkeypatch.setattr(STATIONS + ".start_training", lambda run, *_, **__: run.final.mkdir())
     recipe = write_chain(tmp_path, training__checkpoint_every=1)
     assert call("train", recipe, "--output", tmp_path / "out").exit_code == 0
     assert asked == [8_816 * (3 * 4 + 2 * 3 * 12)]

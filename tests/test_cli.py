@@ -12,7 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import dudi_kit
-from dudi_kit.cli import app, parse_overrides
+from dudi_kit import pipeline
+from dudi_kit.cli import app
+from dudi_kit.cli.app import parse_overrides
 from dudi_kit.errors import EnvironmentLack, Interrupted
 
 VALID = "name: x\nteacher: {model: ./t}\nstudent: {model: ./s}\ndata: {train: {a: {builtin: train}}}\n"
@@ -33,8 +35,8 @@ def call(*args: str) -> Result:
 def pretend_pipeline(monkeypatch: pytest.MonkeyPatch, run: Callable[..., None]) -> None:
     """Stand in for the pipeline, which imports torch."""
     module = SimpleNamespace(run=run, train=run, evaluate=run, report=run, plan=run)
-    monkeypatch.setitem(sys.modules, "dudi_kit.pipeline", module)
-    monkeypatch.setattr(dudi_kit, "pipeline", module, raising=False)
+    monkeypatch.setitem(sys.modules, "dudi_kit.pipeline.stations", module)
+    monkeypatch.setattr(pipeline, "stations", module, raising=False)
 
 
 def test_valid_and_invalid_recipes(recipe: Path) -> None:

@@ -137,7 +137,7 @@ def test_a_second_run_trains_nothing_and_says_what_it_reused(trained: Trained, t
     recipe = trained.copy(tmp_path)
     weights = {name: data for name, data in listing(tmp_path / "out").items() if "final/model" in name}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dudi_kit.pipeline.start_training", lambda *_, **__: pytest.fail("trained again"))
+        patch.setattr("dudi_kit.pipeline.stations.start_training", lambda *_, **__: pytest.fail("trained again"))
         result = dudi("run", recipe)
     assert result.exit_code == 0, result.stderr
     assert "student: trained already, reused from " in result.stderr
@@ -246,7 +246,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         started.append(run.path.name + (" (resumed)" if resume else ""))
         run.final.mkdir()
 
-    monkeypatch.setattr("dudi_kit.pipeline.start_training", leave_final)
+    monkeypatch.setattr("dudi_kit.pipeline.stations.start_training", leave_final)
     return started
 
 

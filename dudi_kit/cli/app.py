@@ -1,0 +1,117 @@
+"""The shell of every command: overrides, exit codes, the log of a bug of ours."""
+
+import errno
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from dudi_kit import __version__, console
+from dudi_kit.errors import DudiError, Exit
+
+EPILOG = (
+    "Exit codes: 0 done · 1 the recipe or its data is wrong · 2 the command line is wrong · "
+    "3 a bug of ours, with a log file · 4 the machine lacks something · 130 interrupted"
+)
+OVERRIDE_HELP = "Change one value of the recipe, as in --set training.seed=1; --training.seed=1 is the same."
+DOTTED_OPTION = re.compile(r"--(?P<path>[A-Za-z_][\w-]*(?:\.[^=\s]+)+)(?:=(?P<value>.*))?", re.DOTALL)
+PLAIN_OPTION = re.compile(r"--(?P<path>[a-z_]+)=.*", re.DOTALL)
+
+
+class RecipeCommand(TyperCommand):
+    """A command that takes a recipe: `--training.seed=1` overrides its values, and errors become exit codes."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Turn dotted options, and `--name=x` for keys of the recipe, into `--set`."""
+        own = {option for parameter in self.params for option in parameter.opts}
+        end = args.index("--") if "--" in args else len(args)
+        options = [word for arg in args[:end] for word in _as_set(arg, own)]
+        return super().parse_args(ctx, [*options, *args[end:]])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; every way to fail has its exit code."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            text, code = _failure(error)
+            console.fail(text)
+            raise typer.Exit(code) from None
+
+
+app = typer.Typer(
+    name="dudi-kit",
+    help="Distil a large teacher into a small student for Southeast Asian languages, from one YAML recipe.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command that takes overrides."""
+    return app.command(name, cls=RecipeCommand, epilog=EPILOG)
+
+
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=OVERRIDE_HELP)]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        console.say(f"dudi-kit {__version__}")
+        raise typer.Exit(Exit.OK)
+
+
+def parse_overrides(settings: Sequence[str] | None) -> list[tuple[str, str]]:
+    """`training.seed=1` → ("training.seed", "1")."""
+    pairs = [setting.partition("=") for setting in settings or ()]
+    for path, equals, _ in pairs:
+        if not equals or not path.strip():
+            raise typer.BadParameter(f"{path!r} is not KEY=VALUE, as in training.seed=1", param_hint="--set")
+    return [(path.strip(), value) for path, _, value in pairs]
+
+
+def _as_set(arg: str, own: set[str]) -> list[str]:
+    dotted = DOTTED_OPTION.fullmatch(arg)
+    if dotted and dotted["value"] is None:
+        raise typer.BadParameter(f"write {arg}=VALUE, in one word", param_hint=arg)
+    plain = PLAIN_OPTION.fullmatch(arg)
+    is_key = plain and f"--{plain['path']}" not in own and plain["path"] in _recipe_keys()
+    return ["--set", arg.removeprefix("--")] if dotted or is_key else [arg]
+
+
+def _recipe_keys() -> set[str]:
+    from dudi_kit.recipe.schema import Recipe
+
+    return set(Recipe.model_fields)
+
+
+def _failure(error: BaseException) -> tuple[str, Exit]:
+    """What to tell about an exception, and the exit code."""
+    if isinstance(error, DudiError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", Exit.INTERRUPTED
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left for {error.filename or 'a file'}. Free some, or choose another disk.", Exit.ENVIRONMENT
+    log = _write_log("".join(traceback.format_exception(error)))
+    return f"this is a bug of dudi-kit, not yours; please report it with the log {log}", Exit.BUG
+
+
+def _write_log(text: str) -> Path:
+    with tempfile.NamedTemporaryFile("w", prefix="dudi-kit-", suffix=".log", delete=False, encoding="utf-8") as file:
+        file.write(f"dudi-kit {__version__}, Python {sys.version}\n{' '.join(sys.argv)}\n\n{text}")
+    return Path(file.name)
