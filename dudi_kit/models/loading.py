@@ -9,21 +9,32 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GgufConfig, PreTrainedModel
 
-from dudi_kit.errors import ModelError
+from dudi_kit.errors import EnvironmentLack, ModelError
+from dudi_kit.recipe.schema.models import Quantization
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load_model(
-    source: str, *, who: str, dtype: str, revision: str | None = None, gguf_file: str | None = None
+    source: str,
+    *,
+    who: str,
+    dtype: str,
+    revision: str | None = None,
+    gguf_file: str | None = None,
+    quantization: Quantization = "none",
+    device: torch.device | None = None,
 ) -> PreTrainedModel:
     """Load a causal LM.
 
     who: recipe path for messages, such as `teacher.model`.
-    Raises ModelError with what was asked and the fix.
+    quantization: what its linear layers become while they are loaded; such a model is for asking, not for training.
+    device: where it goes; default: the CPU.
+    Raises ModelError with what was asked and the fix, EnvironmentLack where bitsandbytes is missing.
     """
+    device = device or torch.device("cpu")
     options: dict[str, object] = {"dtype": DTYPES[dtype], "trust_remote_code": False, "revision": revision}
     # Left alone, transformers fills what a checkpoint lacks with random numbers, and only warns.
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -32,12 +43,34 @@ def load_model(
         options |= {"gguf_file": gguf_file, "quantization_config": GgufConfig(dequantize=True)}
     else:
         options["use_safetensors"] = True
+    if quantization != "none":
+        # Packed on the device, layer by layer: the whole model is nowhere in bf16. It can't be cast or moved later.
+        options |= {"quantization_config": _packing(quantization, DTYPES[dtype]), "device_map": {"": device}}
     try:
         model, found = AutoModelForCausalLM.from_pretrained(source, **options)
+    except ImportError as error:
+        if quantization == "none":
+            raise
+        raise EnvironmentLack(
+            f"{who}: {quantization} needs bitsandbytes, which can't be used here: {_first_line(error)}. Install it, or "
+            "set quantization: none."
+        ) from error
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(_explain(source, who, revision, error)) from error
     _require_all_weights(source, who, found)
-    return with_contiguous_head(model)
+    return with_contiguous_head(model if quantization != "none" else model.to(device))
+
+
+def _packing(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """LLM.int8 (arXiv 2208.07339), or NF4 with its scales quantised too, as in QLoRA (arXiv 2305.14314)."""
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def with_contiguous_head(model: PreTrainedModel) -> PreTrainedModel:
@@ -84,7 +117,7 @@ def _require_all_weights(source: str, who: str, found: dict[str, Any]) -> None:
 
 
 def _explain(source: str, who: str, revision: str | None, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = _first_line(error)
     at = f" at revision {revision}" if revision else ""
     if Path(source).is_dir():
         needs = "It needs config.json and .safetensors weights."
@@ -92,3 +125,7 @@ def _explain(source: str, who: str, revision: str | None, error: Exception) -> s
     if source.startswith(("/", ".")):
         return f"{who}: no such folder: {source}. Name a transformers folder, or a hub model as owner/name."
     return f"{who}: can't load {source}{at} from the hub: {first}. Is the name right, and is the hub within reach?"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

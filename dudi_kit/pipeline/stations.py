@@ -242,9 +242,17 @@ def _score(
     source: ModelSource, who: Subject, stage: Stage, tasks: Mapping[str, TaskData], held_out: list[Any]
 ) -> Scores:
     role = "teacher" if who == "teacher" else "student"
-    model = load_model(source.path, who=role, dtype=source.dtype, revision=source.revision, gguf_file=source.gguf_file)
+    model = load_model(
+        source.path,
+        who=role,
+        dtype=source.dtype,
+        revision=source.revision,
+        gguf_file=source.gguf_file,
+        quantization=source.quantization,
+        device=best_device(),
+    )
     return evaluate_model(
-        freeze(model).to(best_device()),
+        freeze(model),
         encoder_of(source, who=role),
         tasks=tasks,
         held_out=held_out,

@@ -170,8 +170,8 @@ def _given_tokenizer(stage: Stage, setting: GivenTokenizer) -> PreTrainedTokeniz
 def _teacher_source(stage: Stage) -> ModelSource | None:
     teacher = stage.recipe.teacher
     if stage.teacher is not None and teacher is not None:
-        return trained(stage.teacher.run, teacher.dtype)
-    return given(teacher, teacher.dtype) if isinstance(teacher, TeacherModel) else None
+        return trained(stage.teacher.run, teacher.dtype, teacher.quantization)
+    return given(teacher, teacher.dtype, teacher.quantization) if isinstance(teacher, TeacherModel) else None
 
 
 def _teaching(stage: Stage, student: Encoder, config: PreTrainedConfig) -> Teaching | None:

@@ -10,14 +10,15 @@ from dudi_kit.data.tokenizers import load_tokenizer
 from dudi_kit.errors import ModelError
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.schema import ModelSource
-from dudi_kit.recipe.schema.models import Dtype, Pretrained
+from dudi_kit.recipe.schema.models import Dtype, Pretrained, Quantization
 
 
-def given(model: Pretrained, dtype: Dtype) -> ModelSource:
+def given(model: Pretrained, dtype: Dtype, quantization: Quantization = "none") -> ModelSource:
     """Where a model that the recipe names comes from."""
     return ModelSource(
         path=model.model,
         dtype=dtype,
+        quantization=quantization,
         revision=model.revision,
         gguf_file=model.gguf_file,
         tokenizer=model.tokenizer,
@@ -25,9 +26,9 @@ def given(model: Pretrained, dtype: Dtype) -> ModelSource:
     )
 
 
-def trained(run: RunDir, dtype: Dtype) -> ModelSource:
+def trained(run: RunDir, dtype: Dtype, quantization: Quantization = "none") -> ModelSource:
     """A model that a run of ours trained, or will have trained."""
-    return ModelSource(path=str(run.final), dtype=dtype, tokenizer=str(run.tokenizer))
+    return ModelSource(path=str(run.final), dtype=dtype, quantization=quantization, tokenizer=str(run.tokenizer))
 
 
 def tokenizer_of(source: ModelSource, *, who: str) -> PreTrainedTokenizerBase:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from dudi_kit.errors import RunDirectoryError
 from dudi_kit.plan.layout import RunDir, write_json
 from dudi_kit.recipe.schema.base import Strict
-from dudi_kit.recipe.schema.models import Dtype
+from dudi_kit.recipe.schema.models import Dtype, Quantization
 
 
 class ModelSource(Strict):
@@ -17,6 +17,9 @@ class ModelSource(Strict):
     """Folder or hub name."""
 
     dtype: Dtype
+    quantization: Quantization = "none"
+    """Of the linear layers, once they are loaded; only teachers have one."""
+
     revision: str | None = None
     gguf_file: str | None = None
     tokenizer: str | None = None

@@ -66,7 +66,8 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         pieces=plan.vocabulary.size if plan.vocabulary else None,
     )
     # The teacher first: while a GGUF is unpacked it takes a multiple of its size, and the student is not there yet.
-    teacher = freeze(_load(plan.teacher, who="teacher")) if plan.teacher and teaching else None
+    device = accelerator.device
+    teacher = freeze(_load(plan.teacher, who="teacher", device=device)) if plan.teacher and teaching else None
     student = start_student(recipe, plan, student_side)
     dtype = DTYPES[recipe.training.precision]
     reference = frozen_copy(student, dtype) if "sequence" in objective.weights else None
@@ -76,7 +77,7 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         recipe=recipe,
         plan=plan,
         accelerator=accelerator,
-        models=Models(engine, _on(accelerator, teacher), _on(accelerator, reference)),
+        models=Models(engine, teacher, reference.to(device) if reference is not None else None),
         optimizer=optimizer,
         objective=objective,
         sampler=Sampler(
@@ -127,15 +128,16 @@ def save_final(loop: Loop) -> None:
     accelerator.wait_for_everyone()
 
 
-def _load(source: ModelSource, *, who: str) -> PreTrainedModel:
+def _load(source: ModelSource, *, who: str, device: torch.device | None = None) -> PreTrainedModel:
     return load_model(
-        source.path, who=f"{who}.model", dtype=source.dtype, revision=source.revision, gguf_file=source.gguf_file
+        source.path,
+        who=f"{who}.model",
+        dtype=source.dtype,
+        revision=source.revision,
+        gguf_file=source.gguf_file,
+        quantization=source.quantization,
+        device=device,
     )
-
-
-def _on(accelerator: Accelerator, model: PreTrainedModel | None) -> PreTrainedModel | None:
-    """A frozen model on this process's device."""
-    return model.to(accelerator.device) if model is not None else None
 
 
 def main(arguments: list[str]) -> int:

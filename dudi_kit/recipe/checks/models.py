@@ -67,6 +67,21 @@ def _hub_name(path: Path, name: str) -> Iterator[Complaint]:
         yield Complaint(path, "bad-model-name", message, "a path begins with './', '../' or '/'")
 
 
+def quantised_teachers_can_be_loaded(recipe: Recipe) -> Iterator[Complaint]:
+    """bitsandbytes packs safetensors weights, and computes in bf16."""
+    teacher = recipe.teacher
+    if teacher is None or teacher.quantization == "none":
+        return
+    path = ("teacher", "quantization")
+    if getattr(teacher, "gguf_file", None) is not None:
+        message = f"{teacher.quantization!r} can't be made from a GGUF file, which is unpacked to 'dtype'"
+        hint = "remove it, or name the safetensors weights"
+        yield Complaint(path, "exclusive", message, hint, (("teacher", "gguf_file"),))
+    if teacher.dtype != "bf16":
+        message = f"a teacher in {teacher.quantization!r} computes in bf16, and dtype is {teacher.dtype!r}"
+        yield Complaint(path, "exclusive", message, "add 'dtype: bf16'", (("teacher", "dtype"),))
+
+
 def chat_templates_exist(recipe: Recipe) -> Iterator[Complaint]:
     """A name that we know, or a Jinja file."""
     for role in ("teacher", "student"):
@@ -117,6 +132,7 @@ RULES: tuple[Rule, ...] = (
     token_signals_need_a_teacher,
     given_tokenizer_needs_its_teacher,
     models_are_named_and_pinned,
+    quantised_teachers_can_be_loaded,
     chat_templates_exist,
     heads_divide_the_width,
     context_holds_the_longest_row,

@@ -8,6 +8,7 @@ from dudi_kit.recipe.schema.base import Count, Positive, Strict, Text, tag_by, t
 from dudi_kit.recipe.schema.training import Schedule
 
 Dtype = Literal["fp32", "bf16"]
+Quantization = Literal["none", "int8", "nf4"]
 Family = Literal["llama", "qwen2", "qwen3", "gemma3"]
 
 
@@ -32,14 +33,21 @@ class Pretrained(Strict):
     """`chatml`, `plain`, or a Jinja file; default: the tokenizer's own template."""
 
 
-class TeacherModel(Pretrained):
+class _Teacher(Strict):
+    quantization: Quantization = "none"
+    """Packs the teacher's linear layers with bitsandbytes; embeddings, norms and head stay in bf16. `int8` halves the
+    memory of bf16 and hardly changes what is said; `nf4` takes little over a quarter. KL from fp32 of a 4-layer random
+    model, in nats a token: bf16 3e-6, int8 2.7e-5, nf4 3e-3. It saves memory, not time. Needs `dtype: bf16`."""
+
+
+class TeacherModel(_Teacher, Pretrained):
     """A teacher with weights of its own."""
 
     dtype: Dtype = "bf16"
-    """Precision in which the frozen teacher is held."""
+    """Precision in which the frozen teacher is held; with `quantization`, that of what is not packed."""
 
 
-class TeacherRecipe(Strict):
+class TeacherRecipe(_Teacher):
     """A teacher that another recipe trains; built first and reused as long as its lock hash is the same."""
 
     VARIANT: ClassVar[str] = "recipe"
