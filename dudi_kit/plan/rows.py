@@ -4,7 +4,8 @@ Tokens are made once, before the first step; the step only pads and joins them.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Example
@@ -16,6 +17,16 @@ from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.data import Data
 from dudi_kit.recipe.schema.verbalizer import Term
 from dudi_kit.verbalizer.demonstration import Demonstrator
+
+ShownSource = Literal["parallel", "pool", "teacher", "none"]
+"""Where the demonstration came from that the teacher read with a row; `none`: it read the bare prompt."""
+
+
+class TeacherPrompt(NamedTuple):
+    """What the teacher reads before a response."""
+
+    ids: list[int]
+    shown: ShownSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,9 @@ class Row:
 
     teacher_prompts: dict[Term, list[int]]
     """What the teacher reads before y (`off_policy`) and before ỹ (`on_policy`), in the teacher's own chat template."""
+
+    shown: dict[str, ShownSource] = field(default_factory=dict)
+    """Source of the demonstration in each of the teacher's prompts, by term."""
 
 
 @dataclass
@@ -60,7 +74,15 @@ class RowMaker:
         prompts = self.teacher.prompts(example, encoded.response_ids) if self.teacher else {}
         if self.teacher:
             self.teacher.check_pieces(encoded.response_ids, example)
-        return Row(index, example.language, example.origin.dataset, encoded.prompt_ids, encoded.response_ids, prompts)
+        return Row(
+            index,
+            example.language,
+            example.origin.dataset,
+            encoded.prompt_ids,
+            encoded.response_ids,
+            teacher_prompts={term: prompt.ids for term, prompt in prompts.items()},
+            shown={term: prompt.shown for term, prompt in prompts.items()},
+        )
 
 
 @dataclass
@@ -83,20 +105,20 @@ class TeacherSide:
 
     ledger: Ledger
 
-    def prompts(self, example: Example, response: list[int]) -> dict[Term, list[int]]:
+    def prompts(self, example: Example, response: list[int]) -> dict[Term, TeacherPrompt]:
         """The teacher's prompt for each term. response: y in the student's pieces, which are the teacher's too."""
-        bare = self.encoder.prompt_ids(example.prompt)
+        bare = TeacherPrompt(self.encoder.prompt_ids(example.prompt), "none")
         shown = self._demonstrated(example, bare, response) if self.terms else bare
         return {term: shown if term in self.terms else bare for term in ("off_policy", "on_policy")}
 
-    def _demonstrated(self, example: Example, bare: list[int], response: list[int]) -> list[int]:
+    def _demonstrated(self, example: Example, bare: TeacherPrompt, response: list[int]) -> TeacherPrompt:
         turns = self.demonstrator.turns(example)
         if turns == example.prompt:
             return bare
         shown = self.encoder.prompt_ids(turns)
         room = min(self.room, self.context - len(response)) if "off_policy" in self.terms else self.room
         if len(shown) <= room:
-            return shown
+            return TeacherPrompt(shown, self.demonstrator.settings.source)
         self.ledger.count(
             "taught without a demonstration: longer than the teacher's room", example.language, str(example.origin)
         )

@@ -11,10 +11,11 @@ from markupsafe import Markup
 from dudi_kit.evaluate.scores import BITS
 from dudi_kit.report.compare import compare, number, without_table
 from dudi_kit.report.facts import headline
-from dudi_kit.report.plots import language_curves, loss_curves, measure_curves, score_bars
+from dudi_kit.report.plots import language_curves, loss_curves, measure_curves, score_bars, transfer_curves
 from dudi_kit.report.read import SUBJECTS, RunFiles, keys_at
 from dudi_kit.report.samples import Sample, pick_samples, shorten
 from dudi_kit.report.terminal import language_name
+from dudi_kit.report.transfer import transfer_tables
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_PICTURES = 6
@@ -56,6 +57,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "curves": _svg(loss_curves(run.steps)),
         "measures": _svg(measure_curves(run.steps)),
         "language_curves": _language_curves(run),
+        "transfer": [(table, _svg(transfer_curves(run.steps, table.signal))) for table in transfer_tables(run.steps)],
         "ledger": ledger,
         "ledger_known": run.ledger is not None,
         "ledger_languages": sorted({language for counts in ledger.values() for language in counts}),

@@ -20,6 +20,7 @@ from dudi_kit.recipe.languages import LANGUAGES
 from dudi_kit.recipe.schema.evaluation import Subject
 from dudi_kit.report.compare import MEAN, Comparison
 from dudi_kit.report.read import SUBJECTS, keys_at, series
+from dudi_kit.report.transfer import OVERLAP
 
 P = ParamSpec("P")
 Points = Sequence[tuple[int, float]]
@@ -81,16 +82,26 @@ def measure_curves(steps: list[dict[str, Any]]) -> str | None:
 @_styled
 def language_curves(steps: list[dict[str, Any]], signal: str) -> str | None:
     """One signal's loss: a panel for each language, its curve dark before the mean of all languages in grey."""
-    languages = sorted(keys_at(steps, "signals", signal, "by_language"))
-    curves = {language: series(steps, "signals", signal, "by_language", language) for language in languages}
+    path = ("signals", signal)
+    return _by_language(steps, (*path, "by_language"), series(steps, *path, "loss"))
+
+
+@_styled
+def transfer_curves(steps: list[dict[str, Any]], signal: str) -> str | None:
+    """One signal's overlap of likely pieces: a panel for each language, as above."""
+    path = ("signals", signal, "metrics", OVERLAP)
+    return _by_language(steps, (*path, "by_language"), series(steps, *path, "all"))
+
+
+def _by_language(steps: list[dict[str, Any]], path: tuple[str, ...], overall: Points) -> str | None:
+    curves = {language: series(steps, *path, language) for language in sorted(keys_at(steps, *path))}
     shown = {language: points for language, points in curves.items() if points}
     if not shown:
         return None
-    overall = thinned(series(steps, "signals", signal, "loss"))
     figure, axes = _panels(len(shown), shared=True)
     for axis, (language, points) in zip(axes, shown.items(), strict=True):
         if overall:
-            axis.plot(*zip(*overall, strict=True), color=GREY, linestyle="--", linewidth=1)
+            axis.plot(*zip(*thinned(overall), strict=True), color=GREY, linestyle="--", linewidth=1)
         _curve(axis, points)
         name = LANGUAGES[language].name if language in LANGUAGES else ""
         axis.set_title(f"{language} {name}", loc="left", parse_math=False)

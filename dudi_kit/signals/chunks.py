@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 RowFunction = Callable[[Tensor, Tensor], Tensor]
-"""(logits[n, V], other[n, ...]) → values[n], row by row, differentiable in the logits."""
+"""(logits[n, V], other[n, ...]) → values[n, ...], row by row, differentiable in the logits; n may be 0."""
 
 CHUNK_ELEMENTS = 2**22
 """Tokens × vocabulary of a chunk by default: 16 MiB for each fp32 temporary, 27 tokens at V = 151,936."""
@@ -25,7 +25,7 @@ def chunked(
 ) -> Tensor:
     """`function(logits[mask], other[mask])`, `chunk` rows at a time; the gradient goes to `logits` only.
 
-    logits [..., V], other [...] or [..., V], mask [...] bool (all rows where None) → values [number of valid rows].
+    logits [..., V], other [...] or [..., V], mask [...] bool (all rows where None) → values [valid rows, ...].
     chunk: rows at a time; by default as many as fit into `CHUNK_ELEMENTS`.
     """
     if mask is None:
@@ -57,10 +57,7 @@ class _Chunked(torch.autograd.Function):
     ) -> Tensor:
         ctx.function, ctx.chunk = function, chunk
         ctx.save_for_backward(logits, other, *index)
-        values = [function(logits[rows].detach(), other[rows]) for _, rows in _slices(index, chunk)]
-        if not values:
-            return logits.new_zeros(0, dtype=at_least_fp32(logits.dtype))
-        return torch.cat(values)
+        return torch.cat([function(logits[rows].detach(), other[rows]) for _, rows in _slices(index, chunk)])
 
     @staticmethod
     @once_differentiable
@@ -76,7 +73,10 @@ class _Chunked(torch.autograd.Function):
 
 
 def _slices(index: tuple[Tensor, ...], chunk: int) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
-    """Successive `chunk` entries of the index: their place in the output and where they stand in the input."""
-    for start in range(0, len(index[0]), chunk):
+    """Successive `chunk` entries of the index: their place in the output and where they stand in the input.
+
+    Of an empty index one empty slice, so that the function says what shape its values have.
+    """
+    for start in range(0, max(1, len(index[0])), chunk):
         span = slice(start, start + chunk)
         yield span, tuple(positions[span] for positions in index)

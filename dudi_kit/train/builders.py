@@ -22,6 +22,9 @@ from dudi_kit.signals.divergences import (
     with_temperature,
 )
 
+OF_TEACHER = frozenset({"off_policy", "on_policy"})
+"""Signals that ask the teacher."""
+
 DIVERGENCES: dict[type, Callable[[Any], Divergence]] = {
     ReverseKL: lambda _: reverse_kl,
     ForwardKL: lambda _: forward_kl,

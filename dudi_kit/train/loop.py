@@ -128,7 +128,7 @@ class Loop:
         self.grad_norm = backward(self.models.student, loss, last=last)
         languages = [pair.row.language for pair in pairs]
         for name, result in results.items():
-            self.window.add_signal(name, result, languages)
+            self.window.add_signal(name, result, languages, [pair.row.shown.get(name, "none") for pair in pairs])
 
     def _share(self, step: int) -> list[Row]:
         """This process's rows of the global batch: the batch is the same however many processes share it."""

@@ -1,4 +1,5 @@
-"""What the loop logs: every signal on its own, over all languages and by language.
+"""What the loop logs: every signal on its own, over all languages and by language; those that ask the teacher also by
+the source of the demonstration that it read.
 
 Sums and counts are gathered on the device and read out only when a line is written, so that logging does not make the
 step wait. A mean is Σ total / Σ count over all rows, ranks and steps since the last line.
@@ -7,38 +8,53 @@ step wait. A mean is Σ total / Σ count over all rows, ranks and steps since th
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from dudi_kit.plan.layout import write_text
+from dudi_kit.plan.rows import ShownSource
 from dudi_kit.signals.result import SignalResult, Sums
+from dudi_kit.train.builders import OF_TEACHER
+
+SHOWN: tuple[ShownSource, ...] = get_args(ShownSource)
 
 
 class Window:
-    """Sums since the last logged line: name → [languages, 2], the columns being total and count."""
+    """Sums since the last logged line: name → [sources, languages, 2], the columns being total and count."""
 
     def __init__(self, languages: Sequence[str], device: torch.device) -> None:
         self.languages = tuple(languages)
         self.device = device
         self._sums: dict[str, Tensor] = {}
+        self._shape = (len(SHOWN), len(self.languages), 2)
 
-    def add(self, name: str, sums: Sums, languages: Sequence[str]) -> None:
-        """Add one quantity's rows. languages: of each row."""
-        row = torch.tensor([self.languages.index(code) for code in languages], device=self.device)
+    def add(
+        self, name: str, sums: Sums, languages: Sequence[str], sources: Sequence[ShownSource] | None = None
+    ) -> None:
+        """Add one quantity's rows. languages, sources: of each row; without sources, no demonstration was shown."""
+        cells = [
+            SHOWN.index(source) * len(self.languages) + self.languages.index(code)
+            for code, source in zip(languages, sources or ["none"] * len(languages), strict=True)
+        ]
+        cell_B = torch.tensor(cells, dtype=torch.long, device=self.device)
         values = torch.stack([sums.total_B.detach(), sums.count_B], dim=-1).to(self.device, torch.float64)
-        table = self._sums.setdefault(
-            name, torch.zeros(len(self.languages), 2, dtype=torch.float64, device=self.device)
-        )
-        table.index_add_(0, row, values)
+        table = self._sums.setdefault(name, torch.zeros(self._shape, dtype=torch.float64, device=self.device))
+        table.view(-1, 2).index_add_(0, cell_B, values)
 
-    def add_signal(self, name: str, result: SignalResult, languages: Sequence[str]) -> None:
-        """Add a signal's loss and metrics."""
-        self.add(name, result, languages)
+    def add_signal(
+        self,
+        name: str,
+        result: SignalResult,
+        languages: Sequence[str],
+        sources: Sequence[ShownSource] | None = None,
+    ) -> None:
+        """Add a signal's loss and metrics. sources: of the demonstrations, where the signal asks the teacher."""
+        self.add(name, result, languages, sources)
         for metric, sums in result.metrics.items():
-            self.add(f"{name}.{metric}", sums, languages)
+            self.add(f"{name}.{metric}", sums, languages, sources)
 
     def read_out(self) -> dict[str, Tensor]:
         """The sums over all ranks, on the CPU; starts the next window. Every rank must call it."""
@@ -54,24 +70,28 @@ class Window:
         signals = {name: self._signal(name, sums) | {"weight": weight} for name, weight in weights.items()}
         line: dict[str, Any] = {"loss": sum(s["loss"] * s["weight"] for s in signals.values()), "signals": signals}
         rollouts = {
-            name.partition(".")[2]: self._means(table) for name, table in sums.items() if name.startswith("rollout.")
+            name.partition(".")[2]: self._means(table.sum(0))
+            for name, table in sums.items()
+            if name.startswith("rollout.")
         }
         return line | ({"rollouts": rollouts} if rollouts else {})
 
     def _signal(self, name: str, sums: Mapping[str, Tensor]) -> dict[str, Any]:
-        means = self._means(sums[name])
+        means_of = self._means_by_source if name in OF_TEACHER else lambda table: self._means(table.sum(0))
+        means = means_of(sums[name])
         prefix = f"{name}."
-        metrics = {
-            key.removeprefix(prefix): self._means(table) for key, table in sums.items() if key.startswith(prefix)
+        metrics = {key.removeprefix(prefix): means_of(table) for key, table in sums.items() if key.startswith(prefix)}
+        return {"loss": means.pop("all"), "count": int(sums[name][..., 1].sum()), **means, "metrics": metrics}
+
+    def _means_by_source(self, table: Tensor) -> dict[str, Any]:
+        """The means, and under `by_source` those of the rows whose teacher read a demonstration of each source."""
+        by_source = {
+            source: self._means(part) for source, part in zip(SHOWN, table, strict=True) if part[:, 1].sum() > 0
         }
-        return {
-            "loss": means["all"],
-            "count": int(sums[name][:, 1].sum()),
-            "by_language": means["by_language"],
-            "metrics": metrics,
-        }
+        return self._means(table.sum(0)) | {"by_source": by_source}
 
     def _means(self, table: Tensor) -> dict[str, Any]:
+        """table: [languages, 2]."""
         total, count = table.sum(0).tolist()
         by_language = {code: (t / n) for code, (t, n) in zip(self.languages, table.tolist(), strict=True) if n > 0}
         return {"all": total / max(count, 1), "by_language": by_language}

@@ -26,16 +26,13 @@ from dudi_kit.signals.logprobs import token_logprobs
 from dudi_kit.signals.result import SignalResult
 from dudi_kit.signals.sequence import PairLogprobs, sequence_signal
 from dudi_kit.signals.token import token_signal
-from dudi_kit.train.builders import active_weights, divergence_of
+from dudi_kit.train.builders import OF_TEACHER, active_weights, divergence_of
 
 ON_CORPUS = frozenset({"sequence", "off_policy", "sft", "dft"})
 """Signals that read the corpus response y."""
 
 ON_ROLLOUT = frozenset({"sequence", "on_policy"})
 """Signals that read the student's own sample ỹ."""
-
-OF_TEACHER = frozenset({"off_policy", "on_policy"})
-"""Signals that ask the teacher."""
 
 
 class Pair(NamedTuple):

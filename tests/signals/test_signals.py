@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dudi_kit.signals.divergences import forward_kl, jsd, reverse_kl
+from dudi_kit.signals.chunks import chunked
+from dudi_kit.signals.divergences import Divergence, forward_kl, jsd, reverse_kl, with_temperature
 from dudi_kit.signals.likelihood import dft_signal, sft_signal
 from dudi_kit.signals.objective import combine
 from dudi_kit.signals.result import SignalResult
@@ -60,6 +61,52 @@ def test_token_metrics_by_hand():
     assert metrics["top1_agreement"].count_B.tolist() == [2]
     assert metrics["teacher_entropy"].total_B.item() == pytest.approx(3 * math.log(2))
     assert not any(metric.total_B.requires_grad for metric in metrics.values())
+
+
+def test_overlap_of_the_ten_likeliest_pieces_by_hand():
+    student = torch.arange(24.0).reshape(1, 1, 24)  # its ten: 14 … 23
+    teacher = torch.zeros(1, 1, 24)
+    teacher[..., [0, 1, 2, 13, 14, 15, 16, 17, 18, 23]] = 1.0  # six of them are among the student's
+    metric = token_signal(student, teacher, torch.tensor([[True]]), reverse_kl).metrics["top10_overlap"]
+    assert metric.total_B.item() == pytest.approx(0.6)
+    assert metric.count_B.tolist() == [1]
+
+
+def test_a_piece_as_likely_as_the_students_tenth_is_among_its_ten():
+    teacher = torch.cat([torch.zeros(10), torch.ones(10)]).reshape(1, 1, 20)
+    metrics = token_signal(torch.zeros(1, 1, 20), teacher, torch.tensor([[True]]), reverse_kl).metrics
+    assert metrics["top10_overlap"].total_B.item() == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("pieces", [3, 10, 301])
+def test_identical_models_overlap_wholly_and_have_no_kl(pieces: int, dtype: torch.dtype):
+    student = logits_pair(3, 3, pieces)[0].to(dtype)
+    metrics = token_signal(student, student.detach(), MASK, jsd(0.5)).metrics
+    assert metrics["top10_overlap"].total_B.tolist() == [2.0, 0.0, 2.0]
+    assert metrics["top1_agreement"].total_B.tolist() == [2.0, 0.0, 2.0]
+    assert metrics["reverse_kl"].total_B.tolist() == pytest.approx([0.0] * 3, abs=1e-5)
+
+
+@pytest.mark.parametrize("divergence", [reverse_kl, jsd(0.5), with_temperature(reverse_kl, 2.0)])
+def test_the_kl_that_is_logged_is_the_plain_one_whatever_is_learned(divergence: Divergence):
+    student, teacher = logits_pair(3, 3, 7)
+    logged = token_signal(student, teacher, MASK, divergence).metrics["reverse_kl"]
+    torch.testing.assert_close(logged.total_B, token_signal(student, teacher, MASK, reverse_kl).total_B.detach())
+    assert not logged.total_B.requires_grad
+
+
+@pytest.mark.parametrize("divergence", [reverse_kl, jsd(0.5)])
+def test_what_is_measured_changes_no_bit_of_loss_or_gradient(divergence: Divergence):
+    student, teacher = logits_pair(3, 3, 301)
+    bare = chunked(divergence, student, teacher, mask=MASK)
+    measured = token_signal(student, teacher, MASK, divergence)
+    row = MASK.nonzero(as_tuple=True)[0]
+    expected_B = bare.new_zeros(3).index_add(0, row, bare)
+    assert torch.equal(measured.total_B, expected_B)
+    assert torch.equal(
+        torch.autograd.grad(measured.total_B.sum(), student)[0], torch.autograd.grad(expected_B.sum(), student)[0]
+    )
 
 
 def test_token_signal_with_integer_mask_and_any_chunk_is_the_same():

@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from dudi_kit.signals.divergences import jsd
 from dudi_kit.signals.result import SignalResult, Sums
+from dudi_kit.signals.token import token_signal
 from dudi_kit.train.metrics import Window, append_line, cut_after
+from tests.train.bench import leaves
 
 
 def window() -> Window:
@@ -71,6 +74,59 @@ def test_metrics_of_a_signal_stand_below_it_and_rollouts_apart():
     assert line["rollouts"] == {"tokens": {"all": 8.0, "by_language": {"id": 9.0, "th": 7.0}}}
 
 
+def test_a_signal_that_asks_the_teacher_stands_by_what_the_teacher_was_shown():
+    kept = window()
+    on_policy = result([6.0, 1.0, 3.0], [3, 1, 1], reverse_kl=sums([3.0, 2.0, 4.0], [3, 1, 1]))
+    kept.add_signal("on_policy", on_policy, ["id", "th", "id"], ["parallel", "parallel", "none"])
+    signal = read_line(kept, on_policy=1.0)["signals"]["on_policy"]
+    assert signal["loss"] == pytest.approx(2.0)
+    assert signal["by_language"] == pytest.approx({"id": 9 / 4, "th": 1.0})
+    assert signal["by_source"] == {
+        "parallel": {"all": 7 / 4, "by_language": {"id": 2.0, "th": 1.0}},
+        "none": {"all": 3.0, "by_language": {"id": 3.0}},
+    }
+    assert signal["metrics"]["reverse_kl"] == {
+        "all": 9 / 5,
+        "by_language": {"id": 7 / 4, "th": 2.0},
+        "by_source": {
+            "parallel": {"all": 5 / 4, "by_language": {"id": 1.0, "th": 2.0}},
+            "none": {"all": 4.0, "by_language": {"id": 4.0}},
+        },
+    }
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_what_is_measured_does_not_depend_on_how_the_batch_is_split(ranks, size):
+    student, teacher = torch.randn(2, 6, 4, 30, generator=torch.Generator().manual_seed(0)).double().unbind()
+    mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]]).bool()
+    languages, sources = ["id", "th", "vi", "id", "th", "th"], ["pool", "none", "pool", "none", "pool", "pool"]
+
+    def measured(kept: Window, rows: slice) -> None:
+        signal = token_signal(student[rows], teacher[rows], mask[rows], jsd(0.3))
+        kept.add_signal("on_policy", signal, languages[rows], sources[rows])
+
+    whole = window()
+    measured(whole, slice(0, 6))
+    tables = []
+    for rank in range(ranks):
+        share = range(rank * 6 // ranks, (rank + 1) * 6 // ranks)
+        kept = window()
+        for start in share[::size]:
+            measured(kept, slice(start, min(start + size, share.stop)))
+        tables.append(kept.read_out())
+    added = {name: sum(table[name] for table in tables) for name in tables[0]}  # what all_reduce does
+    line, expected = (whole.summary(sums, {"on_policy": 1.0}) for sums in (added, whole.read_out()))
+    assert leaves(line) == pytest.approx(leaves(expected), rel=1e-12)
+    assert line["signals"]["on_policy"]["metrics"]["top10_overlap"]["by_source"].keys() == {"pool", "none"}
+
+
+def test_a_signal_that_asks_nobody_has_no_sources():
+    kept = window()
+    kept.add_signal("sft", result([1.0], [1]), ["id"], ["none"])
+    assert "by_source" not in read_line(kept, sft=1.0)["signals"]["sft"]
+
+
 def test_without_rollouts_the_line_has_none():
     kept = window()
     kept.add_signal("sft", result([1.0], [1]), ["th"])
@@ -109,7 +165,7 @@ def test_long_sums_do_not_lose_small_terms():
     kept = window()
     for _ in range(10):
         kept.add("rollout.tokens", sums([1e8, 1.0], [1, 1]), ["id", "id"])
-    total = kept.read_out()["rollout.tokens"][0]
+    total = kept.read_out()["rollout.tokens"].sum(0)[0]
     assert total.tolist() == [1e9 + 10, 20]
 
 

@@ -66,6 +66,16 @@ def test_some_samples_ended_by_themselves_and_some_were_cut(runs):
     assert 0 < sum(cut) < len(cut)
 
 
+def test_overlap_and_kl_are_logged_by_language_and_by_what_the_teacher_was_shown(runs):
+    for line in metrics(runs["2x4-sampled"]):
+        off_policy, on_policy = (line["signals"][name]["metrics"] for name in ("off_policy", "on_policy"))
+        for name in ("top10_overlap", "reverse_kl"):
+            assert off_policy[name]["by_source"].keys() == {"none"}
+            assert on_policy[name]["by_source"].keys() == {"parallel"}
+            assert on_policy[name]["by_language"].keys() == {"id", "vi", "th"}
+        assert 0 < on_policy["top10_overlap"]["all"] < 1
+
+
 def test_bf16_runs_with_finite_losses_near_those_of_fp32(runs):
     lines = metrics(runs["six-bf16"])
     assert len(lines) == 6

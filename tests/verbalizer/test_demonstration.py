@@ -276,6 +276,16 @@ def test_only_the_terms_that_are_named_read_the_demonstration() -> None:
     assert reads([]) == {"off_policy": False, "on_policy": False}
 
 
+def test_a_row_knows_what_its_teacher_was_really_shown() -> None:
+    assert made(Demonstration())[0].shown == {"off_policy": "none", "on_policy": "parallel"}
+    pool = Demonstration(source="pool", terms=["off_policy", "on_policy"])
+    assert made(pool)[0].shown == {"off_policy": "pool", "on_policy": "pool"}
+    nothing = {"off_policy": "none", "on_policy": "none"}
+    assert made(Demonstration(source="none"))[0].shown == nothing
+    assert made(Demonstration(), room=5)[0].shown == nothing  # it did not fit
+    assert made(None)[0].shown == {}
+
+
 def test_the_teacher_keeps_its_own_chat_template() -> None:
     teacher = made(Demonstration(), teacher_template="plain")[0].teacher_prompts
     text = encoder("teacher").tokenizer.decode(teacher["on_policy"])

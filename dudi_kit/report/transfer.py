@@ -1,0 +1,69 @@
+"""Measured transfer: how near the student came to the teacher, by language and by what the teacher was shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dudi_kit.report.read import keys_at, series
+
+OVERLAP, KL = "top10_overlap", "reverse_kl"
+"""Names of the metrics in metrics.jsonl; runs of before they were measured have neither, and no table."""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A quantity at both ends of the training: the mean of the first and of the last tenth of its lines."""
+
+    first: float
+    last: float
+
+
+@dataclass(frozen=True)
+class TransferRow:
+    """One language, or all; over every row, or over those with a demonstration of one source."""
+
+    language: str
+    source: str
+    overlap: Ends | None
+    kl: Ends | None
+
+
+@dataclass(frozen=True)
+class TransferTable:
+    """What one signal measured."""
+
+    signal: str
+    sources: list[str]
+    rows: list[TransferRow]
+
+
+ALL = "all"
+
+
+def transfer_tables(steps: list[dict[str, Any]]) -> list[TransferTable]:
+    """A table for each signal that asked the teacher; by source too where there was more than one."""
+    signals = [name for name in keys_at(steps, "signals") if series(steps, "signals", name, "metrics", OVERLAP, ALL)]
+    return [_table(steps, name) for name in signals]
+
+
+def _table(steps: list[dict[str, Any]], signal: str) -> TransferTable:
+    path = ("signals", signal, "metrics")
+    sources = keys_at(steps, *path, OVERLAP, "by_source")
+    parts = {ALL: (), **{source: ("by_source", source) for source in sources if len(sources) > 1}}
+    languages = [*sorted(keys_at(steps, *path, OVERLAP, "by_language")), ALL]
+    rows = []
+    for language in languages:
+        leaf = (ALL,) if language == ALL else ("by_language", language)
+        for source, below in parts.items():
+            overlap, kl = (_ends(series(steps, *path, name, *below, *leaf)) for name in (OVERLAP, KL))
+            if overlap or kl:
+                rows.append(TransferRow(language, source, overlap, kl))
+    return TransferTable(signal, sources, rows)
+
+
+def _ends(points: Sequence[tuple[int, float]]) -> Ends | None:
+    if not points:
+        return None
+    values = [value for _, value in points]
+    tenth = max(1, len(values) // 10)
+    return Ends(sum(values[:tenth]) / tenth, sum(values[-tenth:]) / tenth)
