@@ -48,6 +48,10 @@ class RunDirectoryError(DudiError, ValueError):
     """The run directory holds something else than this recipe's run, or a part of it is damaged."""
 
 
+class LockMismatch(DudiError, ValueError):
+    """`--frozen`: there is no lock, or something is not as it says; the text names every difference."""
+
+
 class EnvironmentLack(DudiError, RuntimeError):
     """The machine can't do it: no space, no package, no such device."""
 

@@ -105,6 +105,7 @@ def test_every_spelling_of_an_override(recipe: Path, monkeypatch: pytest.MonkeyP
         "processes": 2,
         "resume": True,
         "overwrite": False,
+        "lock": None,
     }
 
 
@@ -114,7 +115,7 @@ def test_the_parts_get_what_they_take(recipe: Path, monkeypatch: pytest.MonkeyPa
     pretend_pipeline(monkeypatch, lambda loaded, **options: seen.update(options))
     assert call(command, "good.yaml", "--training.seed=1").exit_code == 0
     extra = {"train": {"processes", "resume", "overwrite"}, "plan": {"processes"}}.get(command, set())
-    assert set(seen) == {"output"} | extra
+    assert set(seen) == {"output", "lock"} | extra
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,18 @@ Resume = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", metavar="", help="Delete the run directory first, if it is there.")
 ]
+Frozen = Annotated[
+    bool,
+    typer.Option(
+        "--frozen", metavar="", help="Refuse anything else than what the recipe's lock says (see `dudi-kit lock`)."
+    ),
+]
+Lock = Annotated[
+    Path | None,
+    typer.Option(
+        "--lock", metavar="FILE", help="Hold the run to this lock file, instead of the one beside the recipe."
+    ),
+]
 
 
 @command("run")
@@ -36,10 +48,13 @@ def run(
     processes: Processes = 1,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    frozen: Frozen = False,
+    lock: Lock = None,
 ) -> None:
     """Do all of it: plan, build teachers and cold starts that are missing, train, evaluate, report."""
     loaded = loaded_recipe(recipe, settings)
-    stations().run(loaded, output=output, processes=processes, resume=resume, overwrite=overwrite)
+    held_to = lock_file(recipe, lock, frozen=frozen)
+    stations().run(loaded, output=output, processes=processes, resume=resume, overwrite=overwrite, lock=held_to)
 
 
 @command("train")
@@ -50,31 +65,45 @@ def train(
     processes: Processes = 1,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    frozen: Frozen = False,
+    lock: Lock = None,
 ) -> None:
     """Train the student (and what it needs first), without evaluating it."""
     loaded = loaded_recipe(recipe, settings)
-    stations().train(loaded, output=output, processes=processes, resume=resume, overwrite=overwrite)
+    held_to = lock_file(recipe, lock, frozen=frozen)
+    stations().train(loaded, output=output, processes=processes, resume=resume, overwrite=overwrite, lock=held_to)
 
 
 @command("evaluate")
-def evaluate(recipe: Recipe, settings: Settings = None, output: Output = None) -> None:
+def evaluate(
+    recipe: Recipe, settings: Settings = None, output: Output = None, frozen: Frozen = False, lock: Lock = None
+) -> None:
     """Score a trained student beside its teacher and its cold start: bits per byte, and the recipe's tasks."""
     loaded = loaded_recipe(recipe, settings)
-    stations().evaluate(loaded, output=output)
+    stations().evaluate(loaded, output=output, lock=lock_file(recipe, lock, frozen=frozen))
 
 
 @command("report")
-def report(recipe: Recipe, settings: Settings = None, output: Output = None) -> None:
+def report(
+    recipe: Recipe, settings: Settings = None, output: Output = None, frozen: Frozen = False, lock: Lock = None
+) -> None:
     """Write report.html and print the table, from what training and evaluation left behind."""
     loaded = loaded_recipe(recipe, settings)
-    stations().report(loaded, output=output)
+    stations().report(loaded, output=output, lock=lock_file(recipe, lock, frozen=frozen))
 
 
 @command("plan")
-def plan(recipe: Recipe, settings: Settings = None, output: Output = None, processes: Processes = 1) -> None:
+def plan(
+    recipe: Recipe,
+    settings: Settings = None,
+    output: Output = None,
+    processes: Processes = 1,
+    frozen: Frozen = False,
+    lock: Lock = None,
+) -> None:
     """Decide everything that can be decided before weights are loaded, and show it; train nothing."""
     loaded = loaded_recipe(recipe, settings)
-    stations().plan(loaded, output=output, processes=processes)
+    stations().plan(loaded, output=output, processes=processes, lock=lock_file(recipe, lock, frozen=frozen))
 
 
 def loaded_recipe(recipe: Path, settings: Sequence[str] | None) -> "LoadedRecipe":
@@ -85,6 +114,13 @@ def loaded_recipe(recipe: Path, settings: Sequence[str] | None) -> "LoadedRecipe
     for warning in loaded.warnings:
         console.notice(str(warning))
     return loaded
+
+
+def lock_file(recipe: Path, given: Path | None, *, frozen: bool) -> Path | None:
+    """The lock that a run is held to, if it is."""
+    from dudi_kit.plan.lock import lock_file as beside
+
+    return given or (beside(recipe) if frozen else None)
 
 
 def stations() -> ModuleType:

@@ -21,8 +21,9 @@ from dudi_kit.evaluate.progress import rich_track
 from dudi_kit.evaluate.run import TaskData, evaluate_model
 from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
 from dudi_kit.models.loading import best_device, freeze, load_model
+from dudi_kit.pipeline.lock import pins_of
 from dudi_kit.plan.build import build_plan
-from dudi_kit.plan.chain import Stage, build_chain
+from dudi_kit.plan.chain import Stage, as_written, build_chain
 from dudi_kit.plan.claim import Settings, check_folder, claim, differences, exclusive, is_trained, replacing
 from dudi_kit.plan.fingerprint import package_versions
 from dudi_kit.plan.layout import RunDir, read_lock, require_space, write_json, write_text
@@ -45,40 +46,47 @@ NOBODY: dict[Subject, str] = {
 """Why a model that was to be shown may not exist."""
 
 
-def run(recipe: LoadedRecipe, *, output: Path | None, processes: int, resume: bool, overwrite: bool) -> None:
-    """All of it."""
-    stage = _chain(recipe, output)
+def run(
+    recipe: LoadedRecipe, *, output: Path | None, processes: int, resume: bool, overwrite: bool, lock: Path | None
+) -> None:
+    """All of it. lock: the file that a frozen run is held to."""
+    stage = _chain(recipe, output, lock)
     _train_chain(stage, Settings(processes, resume, overwrite))
+    _keep(lock, stage)
     _evaluate(stage)
     _report(stage)
 
 
-def train(recipe: LoadedRecipe, *, output: Path | None, processes: int, resume: bool, overwrite: bool) -> None:
+def train(
+    recipe: LoadedRecipe, *, output: Path | None, processes: int, resume: bool, overwrite: bool, lock: Path | None
+) -> None:
     """The student, and what it needs first."""
-    stage = _chain(recipe, output)
+    stage = _chain(recipe, output, lock)
     _train_chain(stage, Settings(processes, resume, overwrite))
+    _keep(lock, stage)
     say(f"trained: {stage.run.final}")
 
 
-def evaluate(recipe: LoadedRecipe, *, output: Path | None) -> None:
+def evaluate(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) -> None:
     """Scores of a trained student, its teacher and its cold start."""
-    stage = _chain(recipe, output)
+    stage = _chain(recipe, output, lock)
     _require_trained(stage)
     _evaluate(stage)
     _show_scores(stage)
 
 
-def report(recipe: LoadedRecipe, *, output: Path | None) -> None:
+def report(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) -> None:
     """The page and the table, from what is there."""
-    stage = _chain(recipe, output)
+    stage = _chain(recipe, output, lock)
     _require_trained(stage)
     _report(stage)
 
 
-def plan(recipe: LoadedRecipe, *, output: Path | None, processes: int) -> None:
+def plan(recipe: LoadedRecipe, *, output: Path | None, processes: int, lock: Path | None) -> None:
     """Decide what can be decided before weights are loaded, for every stage of the chain; train nothing."""
     settings = Settings(processes, resume=True, overwrite=False)
-    stages = list(_chain(recipe, output).in_order())
+    main = _chain(recipe, output, lock)
+    stages = list(main.in_order())
     missing = [stage for stage in stages if not is_trained(stage)]
     for stage in missing:
         check_folder(stage, settings)
@@ -88,11 +96,20 @@ def plan(recipe: LoadedRecipe, *, output: Path | None, processes: int) -> None:
             _show(_plan(stage, processes), stage)
         else:
             say(f"{stage.run.path}: trained already, would be reused")
+    _keep(lock, main)
 
 
-def _chain(loaded: LoadedRecipe, output: Path | None) -> Stage:
+def _chain(loaded: LoadedRecipe, output: Path | None, lock: Path | None) -> Stage:
+    """The stages. lock: everything has to be as this file says, and the hub is read at its commits."""
     folder = output or Path(loaded.recipe.output.folder)
-    return build_chain(loaded.recipe, loaded.path, folder.absolute())
+    pin = pins_of(loaded, lock) if lock else as_written
+    return build_chain(loaded.recipe, loaded.path, folder.absolute(), pin)
+
+
+def _keep(lock: Path | None, stage: Stage) -> None:
+    """Leave the lock that a run was held to beside what came of it."""
+    if lock is not None:
+        write_text(stage.run.frozen, lock.read_text(encoding="utf-8"))
 
 
 def _train_chain(stage: Stage, settings: Settings) -> None:

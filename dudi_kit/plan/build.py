@@ -54,18 +54,39 @@ class Teaching(NamedTuple):
         return context_of(self.config)
 
 
+class Sides(NamedTuple):
+    """Both models of a stage as far as they are known before weights are, and the rows that they will read."""
+
+    examples: list[Example]
+    student: Encoder
+    config: PreTrainedConfig
+    """Of the student."""
+
+    teaching: Teaching | None
+    room: int | None
+    """Longest teacher prompt in tokens; None where nothing limits it."""
+
+
+def read_sides(stage: Stage, ledger: Ledger) -> Sides:
+    """Read the rows and decide on tokenizers and vocabulary; save the student's tokenizer in the run directory.
+
+    The stages that this one needs must have been here before: their tokenizers may be this one's.
+    """
+    examples = training_examples(stage.recipe, ledger)
+    student = Encoder(_student_tokenizer(stage, examples), who="student")
+    student.tokenizer.save_pretrained(stage.run.tokenizer)
+    config = _student_config(stage)
+    teaching = _teaching(stage, student, config)
+    return Sides(examples, student, config, teaching, _teacher_room(stage.recipe, teaching))
+
+
 def build_plan(stage: Stage, *, processes: int, ledger: Ledger) -> Plan:
     """Decide all that can be decided before a weight is loaded, and save the student's tokenizer in the run directory.
 
     The stages that this one needs must have been planned before. Counts what is left out in the ledger.
     """
     recipe = stage.recipe
-    examples = training_examples(recipe, ledger)
-    student = Encoder(_student_tokenizer(stage, examples), who="student")
-    student.tokenizer.save_pretrained(stage.run.tokenizer)
-    config = _student_config(stage)
-    teaching = _teaching(stage, student, config)
-    room = _teacher_room(recipe, teaching)
+    examples, student, config, teaching, room = read_sides(stage, ledger)
     made = training_rows(recipe, examples, student, teaching, room, ledger)
     contexts = {"student": context_of(config), "teacher": teaching.context if teaching else None}
     _check_contexts(recipe, examples, made.rows, contexts)
@@ -99,6 +120,19 @@ def training_rows(
     ledger: Ledger,
 ) -> TrainingRows:
     """The token ids of every training row, and their order."""
+    maker = row_maker(recipe, examples, student, teaching, room, ledger)
+    return mixed(recipe, maker.rows(examples), ledger)
+
+
+def row_maker(
+    recipe: Recipe,
+    examples: list[Example],
+    student: Encoder,
+    teaching: Teaching | None,
+    room: int | None,
+    ledger: Ledger,
+) -> RowMaker:
+    """What makes the token ids of a row. examples: all of them, since demonstrations may come from other rows."""
     side = None
     if teaching is not None:
         demonstration = recipe.verbalizer.demonstration
@@ -113,7 +147,7 @@ def training_rows(
             pieces=teaching.vocabulary.size,
             ledger=ledger,
         )
-    return mixed(recipe, RowMaker(recipe.data, student, ledger, side).rows(examples), ledger)
+    return RowMaker(recipe.data, student, ledger, side)
 
 
 def teaching_of(plan: Plan) -> Teaching | None:

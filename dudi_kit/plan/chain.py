@@ -5,7 +5,7 @@ is built for another one lies in `<output>/<name>-<hash>`, so that changing a se
 recipe still uses.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,19 +50,28 @@ class Stage:
         yield self
 
 
-def build_chain(recipe: Recipe, file: Path, output: Path) -> Stage:
+Pin = Callable[[Recipe], Recipe]
+"""Puts locked commits where a recipe names moving revisions."""
+
+
+def as_written(recipe: Recipe) -> Recipe:
+    """Without a lock a recipe names what it names."""
+    return recipe
+
+
+def build_chain(recipe: Recipe, file: Path, output: Path, pin: Pin = as_written) -> Stage:
     """The stage of a recipe with all that it needs. output: folder in which the run directories lie."""
-    return _stage(recipe, file, output, above=(file.resolve(),), main=True)
+    return _stage(pin(recipe), file, output, pin, above=(file.resolve(),), main=True)
 
 
-def _stage(recipe: Recipe, file: Path, output: Path, *, above: tuple[Path, ...], main: bool) -> Stage:
+def _stage(recipe: Recipe, file: Path, output: Path, pin: Pin, *, above: tuple[Path, ...], main: bool) -> Stage:
     teacher = start = None
     if isinstance(recipe.teacher, TeacherRecipe):
-        teacher = _other(recipe.teacher.recipe, output, above)
+        teacher = _other(recipe.teacher.recipe, output, pin, above)
     if recipe.student.cold_start is not None:
-        start = _stage(cold_start_recipe(recipe), file, output, above=above, main=False)
+        start = _stage(cold_start_recipe(recipe), file, output, pin, above=above, main=False)
     elif isinstance(recipe.student, RecipeStudent):
-        start = _other(recipe.student.recipe, output, above)
+        start = _other(recipe.student.recipe, output, pin, above)
     dependencies = {role: stage.lock for role, stage in (("teacher", teacher), ("start", start)) if stage}
     depends_on = parts(recipe, dependencies)
     lock = digest(depends_on)
@@ -76,9 +85,9 @@ def _shared_run(output: Path, name: str, lock: str) -> RunDir:
     return next((run for run in present if read_lock(run) == lock), RunDir(output / f"{name}-{lock[:8]}"))
 
 
-def _other(path: str, output: Path, above: tuple[Path, ...]) -> Stage:
+def _other(path: str, output: Path, pin: Pin, above: tuple[Path, ...]) -> Stage:
     file = Path(path).resolve()
     if file in above:
         names = " → ".join(p.name for p in (*above, file))
         raise RecipeError(f"recipes need each other in a circle: {names}. A teacher or a start must end in a model.")
-    return _stage(load_recipe(file).recipe, file, output, above=(*above, file), main=False)
+    return _stage(pin(load_recipe(file).recipe), file, output, pin, above=(*above, file), main=False)

@@ -100,7 +100,7 @@ def _with_contents(value: Any, where: tuple[str, ...] = (), languages: Sequence[
     if isinstance(value, dict):
         inner = value.get("languages") or languages
         named = {key: _with_contents(item, (*where, key), inner) for key, item in value.items()}
-        return named | ({"corpus": _corpus_hash()} if "builtin" in value else {})
+        return named | ({"corpus": corpus_hash()} if "builtin" in value else {})
     if is_path(where, value):
         codes = languages if "{language}" in value else [""]
         return [content_hash(Path(value.replace("{language}", code))) for code in codes]
@@ -139,7 +139,7 @@ def _chunks(path: Path, size: int) -> Iterator[bytes]:
         yield file.read()
 
 
-def _corpus_hash() -> str:
+def corpus_hash() -> str:
     """Of the phrases, and of the tables that combine them into rows; not of the text that describes them."""
     files = (*sorted(DATA_ROOM.glob("corpus/*.yaml")), DATA_ROOM / "builtin.py")
     return digest({file.name: file_hash(file) for file in files})

@@ -37,6 +37,11 @@ class RunDir:
         return self.path / "lock.json"
 
     @property
+    def frozen(self) -> Path:
+        """The recipe's lock that a `--frozen` run was held to."""
+        return self.path / "recipe.lock.json"
+
+    @property
     def plan(self) -> Path:
         """What was decided before the run."""
         return self.path / "plan.json"

@@ -22,6 +22,7 @@ def given(model: Pretrained, dtype: Dtype, quantization: Quantization = "none") 
         revision=model.revision,
         gguf_file=model.gguf_file,
         tokenizer=model.tokenizer,
+        tokenizer_revision=model.tokenizer_revision,
         chat_template=model.chat_template,
     )
 
@@ -38,7 +39,7 @@ def tokenizer_of(source: ModelSource, *, who: str) -> PreTrainedTokenizerBase:
     elsewhere = source.tokenizer is not None
     tokenizer = load_tokenizer(
         source.tokenizer or source.path,
-        None if elsewhere else source.revision,
+        source.tokenizer_revision if elsewhere else source.revision,
         None if elsewhere else source.gguf_file,
     )
     resolve_template(tokenizer, source.chat_template, who=who)

@@ -62,10 +62,11 @@ class RowMaker:
 
     def rows(self, examples: Sequence[Example]) -> list[Row]:
         """The rows of all examples that fit."""
-        made = (self._row(i, example) for i, example in enumerate(examples))
+        made = (self.row(i, example) for i, example in enumerate(examples))
         return [row for row in made if row is not None]
 
-    def _row(self, index: int, example: Example) -> Row | None:
+    def row(self, index: int, example: Example) -> Row | None:
+        """The row of one example, or None where it was left out and counted."""
         encoded = self.student.encode(
             example, max_length=self.data.max_length, on_too_long=self.data.on_too_long, ledger=self.ledger
         )

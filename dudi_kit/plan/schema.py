@@ -25,6 +25,7 @@ class ModelSource(Strict):
     tokenizer: str | None = None
     """Where the tokenizer is not with the weights."""
 
+    tokenizer_revision: str | None = None
     chat_template: str | None = None
     """As in the recipe; None is the tokenizer's own."""
 

@@ -47,7 +47,12 @@ SWITCHES = (
 )
 """Every choice between variants that the schema has; a test compares."""
 
-COMPANIONS = {"model": ("revision", "gguf_file", "tokenizer"), "hub": ("revision",), "from": ("revision",)}
+COMPANIONS = {
+    "model": ("revision", "gguf_file", "tokenizer", "tokenizer_revision"),
+    "tokenizer": ("tokenizer_revision",),
+    "hub": ("revision",),
+    "from": ("revision",),
+}
 """Keys that say more about another: a new model does not keep the old one's revision."""
 
 RIVALS = (("steps", "epochs"),)

@@ -40,25 +40,27 @@ def models_are_named_and_pinned(recipe: Recipe) -> Iterator[Complaint]:
     for role in ("teacher", "student"):
         model = getattr(recipe, role)
         if isinstance(model, Pretrained):
-            yield from _model((role, "model"), model.model, model.revision)
+            yield from _model((role, "model"), model.model, model.revision, (role, "revision"))
             if model.tokenizer is not None:
-                yield from _hub_name((role, "tokenizer"), model.tokenizer)
+                pin = (role, "tokenizer_revision")
+                yield from _model((role, "tokenizer"), model.tokenizer, model.tokenizer_revision, pin)
     tokenizer = getattr(recipe.student, "tokenizer", None)
     if isinstance(tokenizer, GivenTokenizer) and tokenizer.source != "teacher":
-        yield from _model(("student", "tokenizer", "from"), tokenizer.source, tokenizer.revision)
+        pin = ("student", "tokenizer", "revision")
+        yield from _model(("student", "tokenizer", "from"), tokenizer.source, tokenizer.revision, pin)
 
 
-def _model(path: Path, name: str, revision: str | None) -> Iterator[Complaint]:
+def _model(path: Path, name: str, revision: str | None, pin: Path) -> Iterator[Complaint]:
     yield from _hub_name(path, name)
     if PurePath(name).is_absolute() or not re.fullmatch(HUB_NAME, name):
         return
-    pin = (*path[:-1], "revision")
     if revision is None:
         message = f"{name!r} has no revision: what the hub calls by this name may change"
-        yield Complaint(path, "unpinned", message, "add 'revision: <commit>'", (pin,), severity="warning")
+        hint = f"add '{pin[-1]}: <commit>', or run with --frozen"
+        yield Complaint(path, "unpinned", message, hint, (pin,), severity="warning")
     elif revision in MOVING:
         message = f"{revision!r} is a branch, which moves"
-        yield Complaint(pin, "unpinned", message, "name a commit or a tag", severity="warning")
+        yield Complaint(pin, "unpinned", message, "name a commit or a tag, or run with --frozen", severity="warning")
 
 
 def _hub_name(path: Path, name: str) -> Iterator[Complaint]:

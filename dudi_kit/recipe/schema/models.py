@@ -29,6 +29,9 @@ class Pretrained(Strict):
     tokenizer: Text | None = None
     """Folder or hub name of the tokenizer, where it does not lie with the weights."""
 
+    tokenizer_revision: Text | None = None
+    """Commit or tag of a `tokenizer` from the hub."""
+
     chat_template: Text | None = None
     """`chatml`, `plain`, or a Jinja file; default: the tokenizer's own template."""
 

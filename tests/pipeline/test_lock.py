@@ -1,0 +1,262 @@
+"""The lock beside a recipe: what it holds, what it notices, and what `--frozen` refuses."""
+
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoConfig
+
+from dudi_kit.data.tokenizers import fingerprint, load_tokenizer
+from dudi_kit.errors import EnvironmentLack, LockMismatch
+from dudi_kit.plan import hub
+from dudi_kit.plan.hub import Reference, pinned, references, resolve
+from dudi_kit.plan.layout import RunDir
+from dudi_kit.plan.lock import read, settings_of
+from dudi_kit.plan.schema import read_plan
+from dudi_kit.recipe.load import load_recipe
+from tests.small import (
+    ROWS,
+    STUDENT,
+    call,
+    changed,
+    listing,
+    tokenizer,
+    write_chain,
+    write_recipe,
+    write_rows,
+    write_shell,
+)
+
+COMMIT, OTHER = "a" * 40, "b" * 40
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chain with a template and its lock, written once."""
+    folder = tmp_path_factory.mktemp("locked")
+    file = write_chain(folder / "recipes", verbalizer__demonstration={"template": "mine.jinja"})
+    (folder / "recipes" / "mine.jinja").write_text("{{ prompt }}")
+    result = call("lock", file)
+    assert result.exit_code == 0, result.output
+    return folder / "recipes"
+
+
+@pytest.fixture
+def folder(locked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it that a test may change, in another place."""
+    shutil.copytree(locked, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "copy"
+
+
+def lock_in(folder: Path) -> dict[str, Any]:
+    return read(folder / "student.lock.json", folder / "student.yaml")
+
+
+def test_the_lock_holds_every_file_as_sha256sum_prints_it(locked: Path) -> None:
+    files = lock_in(locked)["files"]
+    assert list(files) == ["mine.jinja", "rows.jsonl", "student.yaml", "teacher.yaml"]
+    assert files["rows.jsonl"] == hashlib.sha256((locked / "rows.jsonl").read_bytes()).hexdigest()
+
+
+def test_the_lock_names_versions_stages_and_how_each_model_reads(locked: Path, tmp_path: Path) -> None:
+    lock = lock_in(locked)
+    assert lock["packages"]["transformers"] == metadata.version("transformers")
+    assert (lock["recipe_version"], lock["python"]) == (1, platform.python_version())
+    assert set(lock["shipped"]) >= {"corpus", "data/templates/chatml.jinja", "verbalizer/templates/default.jinja"}
+    assert list(lock["stages"]) == ["teacher", "start", "student"]
+    assert call("plan", locked / "student.yaml", "-o", tmp_path).exit_code == 0
+    run = RunDir(tmp_path / "student")
+    student = lock["stages"]["student"]
+    assert student["hash"] == read_plan(run).lock, "a reviewer finds the lock of a run directory in the recipe's lock"
+    made = load_tokenizer(str(run.tokenizer))
+    facts = student["tokenizers"]["student"]
+    assert (facts["fingerprint"], facts["pieces"], facts["end_of_turn"]) == (fingerprint(made), len(made), "<|im_end|>")
+    assert facts["chat_template"] == hashlib.sha256(made.chat_template.encode()).hexdigest()
+    assert student["tokenizers"]["teacher"] == facts
+    assert student["settings"]["verbalizer"]["demonstration"]["template"] == "mine.jinja"
+
+
+def test_a_lock_is_the_same_every_time_and_in_every_folder(folder: Path) -> None:
+    before = (folder / "student.lock.json").read_bytes()
+    result = call("lock", folder / "student.yaml")
+    assert "no changes" in result.stdout
+    assert (folder / "student.lock.json").read_bytes() == before
+    assert call("lock", folder / "student.yaml", "--check").exit_code == 0
+
+
+def test_a_new_lock_says_what_changed(folder: Path) -> None:
+    result = call("lock", folder / "student.yaml", "--training.seed=3")
+    assert result.stdout.count("training.seed: locked 0, found 3") == 2  # of the cold start, too
+    assert "2 changes" in result.stdout
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
+    "data": (lambda f: write_rows(f / "rows.jsonl", ROWS[:-1]), [], "files.rows.jsonl: locked "),
+    "template": (lambda f: (f / "mine.jinja").write_text("{{ prompt }}!"), [], "files.mine.jinja: locked "),
+    "comment": (lambda f: (f / "teacher.yaml").open("a").write("# x\n"), [], "files.teacher.yaml: locked "),
+    "setting": (lambda f: None, ["--training.steps=3"], "stages.student.settings.training.steps: locked 2, found 3"),
+    "evaluation": (lambda f: None, ["--evaluation.models=[after]"], "settings.evaluation.models: locked "),
+    "missing": (lambda f: (f / "rows.jsonl").unlink(), [], "files.rows.jsonl: locked "),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_has_changed_is_named_and_refused(folder: Path, change: str) -> None:
+    make, overrides, expected = CHANGES[change]
+    make(folder)
+    result = call("plan", folder / "student.yaml", "--frozen", "-o", "out", *overrides)
+    assert result.exit_code == 1
+    assert expected in result.stderr
+    assert "dudi-kit lock student.yaml" in result.stderr
+    assert not Path("out").exists(), "nothing is written"
+    if change != "missing":
+        check = call("lock", folder / "student.yaml", "--check", *overrides)
+        assert (check.exit_code, expected in check.stderr) == (1, True)
+
+
+def test_a_package_of_another_version_is_refused(folder: Path) -> None:
+    file = folder / "student.lock.json"
+    lock = json.loads(file.read_text())
+    version = lock["packages"]["torch"]
+    lock["packages"]["torch"] = "1.0"
+    file.write_text(json.dumps(lock))
+    result = call("plan", folder / "student.yaml", "--frozen", "-o", "out")
+    assert result.exit_code == 1
+    assert f"packages.torch: locked 1.0, found {version}" in result.stderr
+
+
+def test_what_matters_to_nobody_may_change_under_a_lock(folder: Path) -> None:
+    free = ["--name=other", "--training.micro_batch_size=2", "--training.log_every=5", "--output.folder=out"]
+    result = call("plan", folder / "student.yaml", "--frozen", *free)
+    assert result.exit_code == 0, result.output
+    assert RunDir(Path("out/other")).frozen.read_bytes() == (folder / "student.lock.json").read_bytes()
+
+
+@pytest.mark.parametrize("broken", [None, "{", "[]", '{"lock": 99}'])
+def test_without_a_lock_that_can_be_read_nothing_is_frozen(folder: Path, broken: str | None) -> None:
+    file = folder / "student.lock.json"
+    file.unlink() if broken is None else file.write_text(broken)
+    result = call("run", folder / "student.yaml", "--frozen")
+    assert result.exit_code == 1
+    assert "make it with `dudi-kit lock" in result.stderr
+    assert not Path("outputs").exists()
+
+
+def test_another_lock_file_can_be_written_and_held_to(folder: Path) -> None:
+    (folder / "student.lock.json").unlink()
+    assert call("lock", folder / "student.yaml", "-o", "mine.json", "--training.seed=5").exit_code == 0
+    args = ["plan", folder / "student.yaml", "-o", "out", "--lock", "mine.json"]
+    assert call(*args).exit_code == 1
+    assert call(*args, "--training.seed=5").exit_code == 0
+
+
+# The hub
+
+
+def test_every_hub_name_of_a_recipe_is_a_reference_and_can_be_pinned(tmp_path: Path) -> None:
+    rows = {"hub": "o/rows", "revision": "v1", "language": "id"}
+    recipe = changed(
+        STUDENT,
+        teacher={"model": "o/teacher", "tokenizer": "o/pieces"},
+        student={"init": "scratch", "tokenizer": {"from": "o/other", "revision": "t"}},
+        data__train={"a": rows, "b": {"builtin": "train"}},
+        data__held_out={"a": {**rows, "revision": "v2"}},
+        evaluation={"tasks": {"t": {"data": {**rows, "hub": "o/task"}}}},
+    )
+    loaded = load_recipe(write_recipe(tmp_path / "recipe.yaml", recipe)).recipe
+    named = references(loaded)
+    assert {str(reference) for reference in named} == {
+        "o/teacher@main", "o/pieces@main", "o/other@t", "o/rows@v1", "o/rows@v2", "o/task@v1",
+    }  # fmt: skip
+    exact = pinned(loaded, dict.fromkeys(named, COMMIT))
+    assert {reference.revision for reference in references(exact)} == {COMMIT}
+    assert settings_of(exact)["teacher"]["tokenizer_revision"] == COMMIT
+    assert pinned(loaded, {}) is loaded
+
+
+def test_a_commit_needs_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_ask", lambda reference: pytest.fail("the hub was asked"))
+    reference = Reference("models", "o/m", COMMIT)
+    assert resolve([reference]) == ({reference: COMMIT}, [])
+
+
+def test_offline_the_cache_tells_what_a_branch_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    reference = Reference("datasets", "o/rows", "main")
+    with pytest.raises(EnvironmentLack, match="the hub can't be reached"):
+        resolve([reference])
+    ref = tmp_path / "datasets--o--rows" / "refs" / "main"
+    ref.parent.mkdir(parents=True)
+    ref.write_text(OTHER)
+    assert resolve([reference]) == ({reference: OTHER}, [reference])
+    ref.write_text("no commit")
+    with pytest.raises(EnvironmentLack):
+        resolve([reference])
+
+
+class Hub:
+    """Stands in for the hub: one model, which moves from commit to commit."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.commit, self.read_at = COMMIT, set[str | None]()
+        model = write_shell(folder, tokenizer())
+        monkeypatch.setattr(hub, "_ask", lambda reference: self.commit)
+
+        def load(source: str, revision: str | None = None, gguf_file: str | None = None) -> Any:
+            return load_tokenizer(there(source, revision))
+
+        def config(source: str, revision: str | None = None, **options: Any) -> Any:
+            return own(there(source, revision), **options)
+
+        def there(source: str, revision: str | None) -> str:
+            if source != "o/m":
+                return source
+            self.read_at.add(revision)
+            return str(model)
+
+        own = AutoConfig.from_pretrained
+        monkeypatch.setattr("dudi_kit.plan.models.load_tokenizer", load)
+        monkeypatch.setattr("dudi_kit.plan.models.AutoConfig.from_pretrained", config)
+
+
+def test_a_frozen_run_reads_the_locked_commit_of_a_branch_that_has_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    there = Hub(tmp_path / "model", monkeypatch)
+    both = {"teacher": {"model": "o/m", "revision": "main"}, "student": {"model": "o/m"}}
+    file = write_chain(tmp_path / "recipes", **both)
+    assert call("lock", file).exit_code == 0
+    assert lock_in(tmp_path / "recipes")["hub"] == {"models": {"o/m": {"main": COMMIT}}, "datasets": {}}
+    assert there.read_at == {COMMIT}, "what is looked at is what is locked"
+
+    there.commit, there.read_at = OTHER, set()
+    check = call("lock", file, "--check")
+    assert check.exit_code == 1
+    assert f"hub.models.o/m.main: locked {COMMIT}, found {OTHER}" in check.stderr
+    assert "1 thing " in check.stderr
+
+    there.read_at = set()
+    assert call("plan", file, "--frozen", "-o", "out").exit_code == 0
+    assert there.read_at == {COMMIT}
+    planned = read_plan(RunDir(tmp_path / "out" / "student"))
+    assert (planned.teacher.revision, planned.start.revision) == (COMMIT, COMMIT)  # type: ignore[union-attr]
+    assert planned.lock == lock_in(tmp_path / "recipes")["stages"]["student"]["hash"]
+
+    there.read_at = set()
+    moved = call("plan", file, "--frozen", "-o", "out", "--teacher.revision=v2")
+    assert moved.exit_code == 1
+    assert "hub.models.o/m.v2: locked nothing, found named by the recipe" in moved.stderr
+    assert there.read_at == set(), "nothing is fetched that is not locked"
+
+
+def test_a_mismatch_is_an_error_of_the_user(tmp_path: Path) -> None:
+    with pytest.raises(LockMismatch, match="there is no lock"):
+        read(tmp_path / "a.lock.json", tmp_path / "a.yaml")
