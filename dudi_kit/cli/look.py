@@ -1,12 +1,20 @@
 """Commands that look and train nothing: what a recipe depends on, what its models read, what the machine can do."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dudi_kit.cli.app import Recipe, Settings, command
-from dudi_kit.cli.runs import loaded_recipe
+from dudi_kit.cli.runs import Output, loaded_recipe
+
+
+class Form(StrEnum):
+    """How the doctor's findings are printed."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 @command("lock")
@@ -27,6 +35,38 @@ def lock(
     from dudi_kit.plan.lock import lock_file
 
     (check_lock if check else write_lock)(loaded, file or lock_file(recipe))
+
+
+@command("preview")
+def preview(
+    recipe: Recipe,
+    settings: Settings = None,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=1, help="How many rows.")] = 3,
+    language: Annotated[
+        str | None, typer.Option("--language", "-l", metavar="CODE", help="Only rows of this language, as in th.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", metavar="NAME", help="Only rows of this dataset of data.train.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Picks the rows.")] = 0,
+) -> None:
+    """Print what student and teacher really read, token by token: what is learned, what is shown, what is cut."""
+    loaded = loaded_recipe(recipe, settings)
+    _hush()
+    from dudi_kit.pipeline.preview import Wanted, preview
+
+    preview(loaded, Wanted(rows, language, dataset, seed))
+
+
+@command("doctor")
+def doctor(
+    output: Output = None,
+    form: Annotated[Form, typer.Option("--format", help="text for people, json for programs.")] = Form.TEXT,
+) -> None:
+    """Look at this machine: what it has, what it lacks, and what that costs. Exits with 4 if dudi-kit can't run."""
+    from dudi_kit.pipeline.doctor import doctor
+
+    doctor(output or Path("outputs"), as_json=form is Form.JSON)
 
 
 def _hush() -> None:

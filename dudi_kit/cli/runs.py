@@ -34,9 +34,7 @@ Frozen = Annotated[
 ]
 Lock = Annotated[
     Path | None,
-    typer.Option(
-        "--lock", metavar="FILE", help="Hold the run to this lock file, instead of the one beside the recipe."
-    ),
+    typer.Option("--lock", metavar="FILE", help="Hold the run to this lock, not to the one beside the recipe."),
 ]
 
 

@@ -234,10 +234,10 @@ def hub_error(what: str, error: BaseException, wrong: type[DudiError]) -> DudiEr
 
 
 def _is_network(error: BaseException) -> bool:
-    # huggingface_hub speaks httpx, whose errors share no base with the standard library's.
+    # huggingface_hub speaks httpx or, lately, httpx2; their errors share no base with the standard library's.
     names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     return isinstance(error, ConnectionError | TimeoutError) or bool(
-        names & {"httpx.TransportError", "huggingface_hub.LocalEntryNotFoundError"}
+        names & {"httpx.TransportError", "httpx2.TransportError", "huggingface_hub.LocalEntryNotFoundError"}
     )
 
 

@@ -25,7 +25,6 @@ from tests.small import (
     STUDENT,
     call,
     changed,
-    listing,
     tokenizer,
     write_chain,
     write_recipe,
@@ -185,6 +184,19 @@ def test_a_commit_needs_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "_ask", lambda reference: pytest.fail("the hub was asked"))
     reference = Reference("models", "o/m", COMMIT)
     assert resolve([reference]) == ({reference: COMMIT}, [])
+
+
+def test_a_hub_that_nobody_answers_for_is_no_fault_of_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "HF_HUB_CACHE": str(tmp_path),
+        "ENDPOINT": "http://127.0.0.1:9",
+        "HF_HUB_OFFLINE": False,
+    }.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+    with pytest.raises(EnvironmentLack, match="o/m@main: the hub can't be reached"):
+        resolve([Reference("models", "o/m", "main")])
 
 
 def test_offline_the_cache_tells_what_a_branch_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,8 +42,8 @@ def models_are_named_and_pinned(recipe: Recipe) -> Iterator[Complaint]:
         if isinstance(model, Pretrained):
             yield from _model((role, "model"), model.model, model.revision, (role, "revision"))
             if model.tokenizer is not None:
-                pin = (role, "tokenizer_revision")
-                yield from _model((role, "tokenizer"), model.tokenizer, model.tokenizer_revision, pin)
+                beside = (role, "tokenizer_revision")
+                yield from _model((role, "tokenizer"), model.tokenizer, model.tokenizer_revision, beside)
     tokenizer = getattr(recipe.student, "tokenizer", None)
     if isinstance(tokenizer, GivenTokenizer) and tokenizer.source != "teacher":
         pin = ("student", "tokenizer", "revision")
