@@ -172,7 +172,8 @@ def test_validate_imports_no_torch(recipe: Path) -> None:
     code = (
         "import sys\nsys.argv = ['dudi-kit', 'validate', 'good.yaml', 'bad.yaml']\nfrom dudi_kit.cli import main\n"
         "try: main()\nexcept SystemExit as end: print('exit', end.code)\n"
-        "print(sorted({'torch', 'transformers', 'numpy', 'datasets', 'requests', 'httpx', 'httpx2'} & set(sys.modules)))"
+        "heavy = {'torch', 'transformers', 'numpy', 'datasets', 'requests', 'httpx', 'httpx2'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     lines = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split("\n")
     assert lines[-3:-1] == ["exit 1", "[]"]

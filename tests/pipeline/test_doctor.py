@@ -168,7 +168,7 @@ def test_what_a_library_says_and_how_it_fails_leave_the_answer_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def noisy() -> dict[str, Any]:
-        print("hello")
+        sys.stdout.write("hello")
         raise ImportError("no such library")
 
     monkeypatch.setitem(probes.PROBES, "noisy", noisy)
