@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -40,6 +41,10 @@ class Kind(Enum):
         ("#ffffff on #4a2a8a", "#ffffff on #6440a8"), "«", "»", "italic", "demonstration z: read by the teacher alone"
     )
     CUT = Look(("strike #ffd0d0 on #6b1414", "strike #ffd0d0 on #8c2020"), "✂⟨", "⟩", "strike", "cut: read by nobody")
+
+
+OF_RESPONSE = frozenset({Kind.LOSS, Kind.UNREAD, Kind.CUT})
+"""Kinds of a response, whose end of turn is marked; it is tokenised apart from the prompt, and cut between tokens."""
 
 
 class Span(NamedTuple):
@@ -106,18 +111,17 @@ class Marker:
 
     def _cells(self, encoder: Encoder, spans: Sequence[Span]) -> Iterator[Cell]:
         number = 0
-        for kind, group in groupby(spans, key=lambda span: span.kind):
+        for kind, pieces in _by_kind(encoder, spans):
             self.kinds.add(kind)
             look = kind.value
-            pieces = readable(encoder.tokenizer, [i for span in group for i in span.ids])
-            ends = {encoder.end_of_turn_id} if kind in (Kind.LOSS, Kind.CUT, Kind.UNREAD) else set()
+            ends = encoder.end_of_turn_id if kind in OF_RESPONSE else None
             if not self.coloured and look.opening:
                 yield Cell(look.opening, BARE)
             for place, piece in enumerate(pieces, start=1):
                 number += 1
                 style = look.shades[number % 2] if self.coloured else look.plain
                 border = BORDER if place < len(pieces) else look.closing
-                yield from self._piece(piece, style, "" if self.coloured else border, ends=piece.ids[-1] in ends)
+                yield from self._piece(piece, style, "" if self.coloured else border, ends=piece.ids[-1] == ends)
 
     def _piece(self, piece: Piece, style: str, border: str, *, ends: bool) -> Iterator[Cell]:
         """border: what stands behind the piece; on its last line, even where a line break is all that it is."""
@@ -136,6 +140,19 @@ class Marker:
             yield Cell(small, f"{style} {COUNT}" if self.coloured else BARE)
         if last:
             yield Cell(border, BARE)
+
+
+def _by_kind(encoder: Encoder, spans: Sequence[Span]) -> Iterator[tuple[Kind, list[Piece]]]:
+    """Pieces with the kind of their first token. A prompt is one text, in which a border may cut a character."""
+    for _, texts in groupby(spans, key=lambda span: span.kind if span.kind in OF_RESPONSE else None):
+        tokens = [(token, span.kind) for span in texts for token in span.ids]
+        kinds, pieces = [], readable(encoder.tokenizer, [token for token, _ in tokens])
+        place = 0
+        for piece in pieces:
+            kinds.append(tokens[place][1])
+            place += len(piece.ids)
+        for kind, group in groupby(zip(kinds, pieces, strict=True), key=itemgetter(0)):
+            yield kind, [piece for _, piece in group]
 
 
 def _visible(text: str) -> str:

@@ -156,7 +156,7 @@ def _of_student(seen: Seen, row: Row, example: Example) -> Reading:
 def _of_teacher(seen: Seen, row: Row, example: Example, term: Term, teacher: Encoder) -> Reading:
     prompt = row.teacher_prompts[term]
     bare = teacher.prompt_ids(example.prompt)
-    before, shown, after = _added(bare, prompt)
+    before, shown, after = _added(bare, prompt, teacher)
     answer = "y" if term == "off_policy" else "ỹ"
     demonstrated = f", {len(shown):,} of them the demonstration z" if shown else ""
     title = f"teacher, {TERMS[term]}: prompt {len(prompt):,} tokens{demonstrated}, then {answer}"
@@ -171,14 +171,19 @@ def _of_teacher(seen: Seen, row: Row, example: Example, term: Term, teacher: Enc
     return Reading(teacher, title, [span for span in spans if span.ids], notes)
 
 
-def _added(bare: list[int], shown: list[int]) -> tuple[list[int], list[int], list[int]]:
-    """What stands in `shown` and not in `bare`, with what is before and after it in both."""
+def _added(bare: list[int], shown: list[int], teacher: Encoder) -> tuple[list[int], list[int], list[int]]:
+    """What stands in `shown` and not in `bare`, with what is before and after it in both.
+
+    The end is compared first: a demonstration may begin with the very words of the prompt, and stands before it.
+    """
     if bare == shown:
         return shown, [], []
     shorter = min(len(bare), len(shown))
-    head = next((i for i in range(shorter) if bare[i] != shown[i]), shorter)
-    tail = next((i for i in range(shorter - head) if bare[-1 - i] != shown[-1 - i]), shorter - head)
+    tail = next((i for i in range(shorter) if bare[-1 - i] != shown[-1 - i]), shorter)
+    head = next((i for i in range(shorter - tail) if bare[i] != shown[i]), shorter - tail)
     end = len(shown) - tail
+    if shown[head] == shown[end] and teacher.tokenizer.decode(shown[head]).isspace():
+        head, end = head + 1, end + 1  # of two equal line breaks around it, the latter is the demonstration's
     return shown[:head], shown[head:end], shown[end:]
 
 

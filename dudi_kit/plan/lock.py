@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -34,6 +35,9 @@ FREE = (*(path for path in WATCHING if path not in MEASURED), ("evaluation", "ba
 
 SHIPPED = {"data": "templates/*.jinja", "verbalizer": "templates/*.jinja"}
 """Files of our own that decide what models read."""
+
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""A commit or a sha256."""
 
 LONGEST = 60
 """Characters of a value in a message."""
@@ -154,6 +158,8 @@ def differences(locked: Any, found: Any) -> list[Difference]:
 
 
 def _differing(locked: Any, found: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Difference]]:
+    if (_is_table(locked) and found is None) or (_is_table(found) and locked is None):
+        locked, found = locked or {}, found or {}
     if isinstance(locked, dict) and isinstance(found, dict):
         for key in {**locked, **found}:
             yield from _differing(locked.get(key), found.get(key), (*path, key))
@@ -161,10 +167,15 @@ def _differing(locked: Any, found: Any, path: tuple[str, ...]) -> Iterator[tuple
         yield path, Difference(".".join(path), _told(locked), _told(found))
 
 
+def _is_table(value: Any) -> bool:
+    """Texts by name, such as the commits of a model: each is named where all are new or gone."""
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
 def _told(value: Any) -> str:
     if value is None:
         return "nothing"
-    if isinstance(value, str) and len(value) == 64:
+    if isinstance(value, str) and HASH.fullmatch(value):
         return f"{value[:12]}…"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

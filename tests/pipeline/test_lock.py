@@ -31,6 +31,7 @@ from tests.small import (
     write_rows,
     write_shell,
 )
+from tests.standin_hub import HEAD, StandinHub
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 
@@ -252,7 +253,7 @@ def test_a_frozen_run_reads_the_locked_commit_of_a_branch_that_has_moved(
     there.commit, there.read_at = OTHER, set()
     check = call("lock", file, "--check")
     assert check.exit_code == 1
-    assert f"hub.models.o/m.main: locked {COMMIT}, found {OTHER}" in check.stderr
+    assert f"hub.models.o/m.main: locked {COMMIT[:12]}…, found {OTHER[:12]}…" in check.stderr
     assert "1 thing " in check.stderr
 
     there.read_at = set()
@@ -267,6 +268,41 @@ def test_a_frozen_run_reads_the_locked_commit_of_a_branch_that_has_moved(
     assert moved.exit_code == 1
     assert "hub.models.o/m.v2: locked nothing, found named by the recipe" in moved.stderr
     assert there.read_at == set(), "nothing is fetched that is not locked"
+
+
+def test_a_whole_chain_from_the_hub_is_locked_and_read_through_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of transformers and huggingface_hub is stood in for: a cache, whose branches move."""
+    monkeypatch.chdir(tmp_path)
+    there = StandinHub(tmp_path / "home")
+    there.add_model("Qwen/Qwen2.5-0.5B")
+    there.add_model("Qwen/Qwen2.5-3B-Instruct", COMMIT)
+    there.add_dataset("o/rows", {"default": [{"prompt": "Di mana?", "response": "Di sini."}]})
+    recipe = changed(
+        STUDENT,
+        teacher={"model": "Qwen/Qwen2.5-3B-Instruct", "revision": COMMIT},
+        student={"model": "Qwen/Qwen2.5-0.5B", "chat_template": "chatml", "cold_start": {"steps": 1}},
+        data__train={"rows": {"hub": "o/rows", "revision": "main", "language": "id"}},
+    )
+    file = write_recipe(tmp_path / "student.yaml", recipe)
+    head = f"{HEAD:040x}"
+    with there.in_use():
+        result = call("lock", file)
+        assert result.exit_code == 0, result.output
+        assert f"Qwen/Qwen2.5-0.5B@main is taken as {head[:12]}, which the local cache holds" in result.stderr
+        assert lock_in(tmp_path)["hub"] == {
+            "models": {"Qwen/Qwen2.5-0.5B": {"main": head}, "Qwen/Qwen2.5-3B-Instruct": {COMMIT: COMMIT}},
+            "datasets": {"o/rows": {"main": head}},
+        }
+        for repository in ("models--Qwen--Qwen2.5-0.5B", "datasets--o--rows"):
+            (there.cache / repository / "refs" / "main").write_text(OTHER)
+        assert call("plan", file, "-o", "out").exit_code != 0, "what main stands for now is not in the cache"
+        result = call("plan", file, "--frozen", "-o", "out")
+        assert result.exit_code == 0, result.output
+        check = call("lock", file, "--check")
+        assert check.exit_code != 0
+    assert read_plan(RunDir(tmp_path / "out" / "student")).teacher.revision == COMMIT  # type: ignore[union-attr]
 
 
 def test_a_mismatch_is_an_error_of_the_user(tmp_path: Path) -> None:

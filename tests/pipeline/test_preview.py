@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from transformers import AutoModelForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from dudi_kit.data.chat import resolve_template
 from dudi_kit.data.encode import Encoder
@@ -20,7 +20,6 @@ from dudi_kit.models.generation import Continuation
 from dudi_kit.pipeline.marks import Kind, Marker, Span
 from dudi_kit.pipeline.preview import Seen, Wanted, choose, look, readings
 from dudi_kit.plan.layout import RunDir
-from dudi_kit.plan.models import config_of
 from dudi_kit.plan.schema import read_plan
 from dudi_kit.recipe.load import load_recipe
 from dudi_kit.recipe.publish import recipe_from_resolved
@@ -48,7 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe over two model folders, whose teacher has a template of its own; some rows are too long."""
     made = tmp_path_factory.mktemp("preview")
     for model in ("student", "teacher"):
-        write_shell(made / "models" / model, tokenizer())
+        shell = write_shell(made / "models" / model, tokenizer())
+        LlamaForCausalLM(LlamaConfig.from_pretrained(shell)).save_pretrained(shell)
     (made / "teacher.jinja").write_text(f"Be kind.\n{CHATML}")
     models = {"teacher": {"model": "./models/teacher", "chat_template": "teacher.jinja"}}
     data = {"data__max_length": 60, "data__on_too_long": "truncate"}
@@ -69,12 +69,7 @@ def ids_of(spans: list[Span], *kinds: Kind) -> list[int]:
 
 
 def training_loop(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What a training process makes of a planned run directory; only weights and engine are stood in for."""
-
-    def load(source: Any, who: str) -> Any:
-        return AutoModelForCausalLM.from_config(config_of(source, who=who))
-
-    monkeypatch.setattr(worker, "_load", load)
+    """What a training process makes of a planned run directory; only the engine is stood in for."""
     monkeypatch.setattr(worker, "prepare", lambda accelerator, student, optimizer: (student, optimizer))
     recipe = recipe_from_resolved(run.resolved.read_text(encoding="utf-8"))
     return worker.make_loop(run, recipe, read_plan(run), SimpleNamespace(device="cpu"), None)  # type: ignore[arg-type]
@@ -201,6 +196,25 @@ def test_a_recipe_without_a_teacher(tmp_path: Path) -> None:
     assert "[English" in result.stdout.replace("│", ""), "a student that reads demonstrations is seen to"
 
 
+@pytest.mark.parametrize(
+    "template", ["{{ demonstrations[0].prompt }}{{ demonstrations[0].response }}{{ prompt }}", None]
+)
+def test_a_demonstration_that_begins_as_the_prompt_does_is_marked_whole(folder: Path, template: str | None) -> None:
+    overrides = []
+    if template:
+        (folder / "own.jinja").write_text(template)
+        overrides = [("verbalizer.demonstration.template", str(folder / "own.jinja"))]
+    with tempfile.TemporaryDirectory() as workspace:
+        seen = look(load_recipe(folder / "student.yaml", overrides), Path(workspace))
+    row = next(row for row in seen.made.rows if row.language == "th")
+    *_, on = readings(seen, row)
+    before, z, after = (seen.sides.student.tokenizer.decode(span.ids) for span in on.spans)
+    example = seen.sides.examples[row.index]
+    assert before.endswith("<|im_start|>user\n")
+    assert after.startswith(example.prompt[-1].content)
+    assert z == example.prompt[-1].content + example.response if template else z.startswith("[Thai]\n")
+
+
 # Marks
 
 
@@ -245,6 +259,12 @@ def test_kinds_are_told_apart_by_colour_and_without() -> None:
     backgrounds = set(re.findall(r"48;2;\d+;\d+;\d+", sent))
     assert len(backgrounds) == 2 * len(Kind), "two shades of each"
     assert re.search(r"\x1b\[9;", sent), "what was cut is struck through"
+
+
+def test_a_border_inside_a_prompt_never_cuts_a_character() -> None:
+    first, *others = made_encoder().tokenizer("แมว")["input_ids"]
+    (line,), _ = drawn([Span(Kind.PROMPT, [first]), Span(Kind.DEMONSTRATION, others)], 200, coloured=False)
+    assert line == "  แ₃«ม₃│ว₃»"
 
 
 def test_control_characters_of_a_row_do_not_reach_the_terminal() -> None:
