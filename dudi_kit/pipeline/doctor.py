@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -128,7 +129,7 @@ def engine(found: dict[str, Any]) -> Check:
     text = f"{found['version']}; {len(found['built'])} of its ops are built, {len(found['compatible'])} can be compiled"
     if found["incompatible"]:
         text += f", not {', '.join(found['incompatible'])}"
-    lacks = [name for name, there in (("a C++ compiler", found["compiler"]), ("ninja", found["ninja"])) if not there]
+    lacks = [name for name, there in (("C++ compiler", found["compiler"]), ("ninja", found["ninja"])) if not there]
     if lacks:
         cost = "DeepSpeed can compile none of its ops; dudi-kit trains with torch's AdamW and needs none"
         return Check("deepspeed", "warning", f"{text}; no {' and no '.join(lacks)}", cost)
@@ -344,22 +345,17 @@ def _in_background(check: Callable[[], Check]) -> Callable[[], Check]:
 
 
 def _print(checks: list[Check]) -> None:
-    width = max(len(check.name) for check in checks)
+    width = max(len(check.name) for check in checks) + 4
     for check in checks:
         sign, style = SIGNS[check.state]
-        line = (
-            Text(f"{sign} ", style=style).append(f"{check.name:{width}}  ", style="bold").append(check.found, style="")
-        )
-        _print_hanging(line, width + 4)
+        name = Text.assemble((f"{sign} ", style), (f"{check.name:{width - 2}}", "bold"))
+        _print_hanging(name, Text(check.found))
         if check.cost:
-            _print_hanging(Text(" " * (width + 4)).append(f"→ {check.cost}", style=style), width + 6)
+            _print_hanging(Text(f"{'':{width}}→ "), Text(check.cost, style=style))
 
 
-def _print_hanging(line: Text, indent: int) -> None:
-    """Wrapped at words below its own beginning, in a terminal; elsewhere it stays one line."""
-    first, *rest = line.wrap(out, out.width) if out.is_terminal else [line]
-    out.print(first)
-    if rest:
-        remaining = Text(" ").join(rest)
-        for more in remaining.wrap(out, max(out.width - indent, 20)):
-            out.print(Text(" " * indent).append_text(more))
+def _print_hanging(head: Text, text: Text) -> None:
+    """A text wrapped at words beside its head, in a terminal; elsewhere it stays one line."""
+    lines = wrap(text.plain, max(out.width - len(head), 20)) if out.is_terminal else [text.plain]
+    for number, line in enumerate(lines):
+        out.print(Text.assemble(" " * len(head) if number else head, (line, text.style)))

@@ -98,7 +98,7 @@ class Marker:
     def legend(self) -> list[Text]:
         """What the marks mean, of those that were used."""
         kinds = [kind for kind in Kind if kind in self.kinds]
-        shown = [self._sample(kind).append(f" {kind.value.meaning}") for kind in kinds]
+        shown = [Text.assemble(self._sample(kind), f" {kind.value.meaning}") for kind in kinds]
         border = "shades" if self.coloured else BORDER
         signs = f"{border} tell tokens apart   ₃ made of 3 tokens   {LINE_BREAK} line break   {END_OF_TURN} end of turn"
         return [*shown, Text(signs, style="dim")]

@@ -56,7 +56,7 @@ def parts(recipe: Recipe, dependencies: Mapping[str, str]) -> dict[str, Any]:
     """All that the result depends on: settings, content hashes and the hashes of the stages that are built first."""
     settings = json.loads(resolved_json(recipe))
     for path in (*WATCHING, *REPLACED):
-        _drop(settings, path)
+        drop(settings, path)
     return {
         "dudi_kit": __version__,
         "settings": _with_contents(settings),
@@ -81,7 +81,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _drop(settings: dict[str, Any], path: tuple[str, ...]) -> None:
+def drop(settings: dict[str, Any], path: tuple[str, ...]) -> None:
+    """Remove what stands at a path of a resolved recipe, where something does."""
     *parents, last = path
     for key in parents:
         settings = settings.get(key) or {}

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from dudi_kit import __version__
 from dudi_kit.errors import LockMismatch
 from dudi_kit.plan.chain import Stage
-from dudi_kit.plan.fingerprint import WATCHING, corpus_hash, is_path, package_versions
+from dudi_kit.plan.fingerprint import WATCHING, corpus_hash, drop, is_path, package_versions
 from dudi_kit.plan.hub import Commits, Reference
 from dudi_kit.recipe.load import LoadedRecipe, load_recipe
 from dudi_kit.recipe.publish import resolved_json
@@ -69,7 +69,7 @@ def outline(recipe: LoadedRecipe, written: Stage, pinned: Stage, commits: Commit
         "recipe": recipe.path.name,
         "recipe_version": recipe.recipe.version,
         "dudi_kit": __version__,
-        "python": platform.python_version(),
+        "python": ".".join(platform.python_version_tuple()[:2]),
         "packages": package_versions(),
         "hub": _hub(commits),
         "files": _file_hashes(_files(recipe, stages.values()), folder),
@@ -108,11 +108,8 @@ def _walk(stage: Stage, trail: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """The resolved recipe without what a frozen run may change."""
     settings: dict[str, Any] = json.loads(resolved_json(recipe))
-    for *parents, last in FREE:
-        section: Any = settings
-        for key in parents:
-            section = section[key]
-        section.pop(last)
+    for path in FREE:
+        drop(settings, path)
     return settings
 
 

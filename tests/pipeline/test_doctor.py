@@ -84,7 +84,7 @@ def test_gpus_are_listed_with_their_memory() -> None:
 
 def test_no_compiler_and_no_packing_are_borne_and_priced() -> None:
     check = doctor.engine({**OPS, "compiler": None})
-    assert (check.state, "no a C++ compiler" in check.found) == ("warning", True)
+    assert (check.state, "no C++ compiler" in check.found) == ("warning", True)
     assert "needs none" in check.cost
     for broken in ({"failed": "ImportError: x"}, {**PACKED, "error": 0.9}, {**PACKED, "error": float("nan")}):
         check = doctor.packed_teachers(broken)
