@@ -54,3 +54,5 @@ class Example:
     """The same task in English, for demonstrations."""
 
     origin: Origin
+    item: str | None = None
+    """What rows of the same dataset share that say the same in several languages; None where nothing tells."""

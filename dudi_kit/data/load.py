@@ -39,6 +39,8 @@ class _Loader:
         """language → examples so far"""
         self.events: Counter[str] = Counter()
         """event → rows that it left out"""
+        self.seen: dict[tuple[str, str], int] = {}
+        """(item, language) → its row"""
         try:
             self.sources = open_sources(dataset)
             self.fixed, self.column = _language_setting(dataset, self.sources)
@@ -72,7 +74,9 @@ class _Loader:
                 self.events[event] += 1
                 return None
             prompt, response = self.read(row.values, language)
-            example = Example(prompt, response, language, self.english(row.values), origin)
+            item = self._item(row, language)
+            english = self._english_version(row.values, language, f"{source.name}:{row.number}")
+            example = Example(prompt, response, language, english, origin, item)
         except BadRow as bad:
             self.events[self._reject(bad, language, f"{source.name}:{row.number}")] += 1
             return None
@@ -91,6 +95,28 @@ class _Loader:
         if self.dataset.limit is not None and self.kept[language] >= self.dataset.limit:
             return "over the limit"
         return None
+
+    def _item(self, row: Row, language: str) -> str | None:
+        """What the row shares with its versions in other languages; BadRow where one in its own language has it."""
+        key = "id" if isinstance(self.dataset, BuiltinRows) else self.dataset.key
+        if key is None:
+            return None
+        item = _as_text(column(row.values, key))
+        first = self.seen.setdefault((item, language), row.number)
+        if first != row.number:
+            raise BadRow("duplicate key", f"column {key!r}: {item!r} stands in row {first} of {language} already")
+        return item
+
+    def _english_version(self, values: Values, language: str, case: str) -> Exchange | None:
+        try:
+            return self.english(values)
+        except BadRow as bad:
+            if self.dataset.english is None:
+                raise
+            if self.dataset.english.required:
+                raise BadRow(bad.kind, f"{bad}. Rows may lack it with english.required: false") from bad
+            self.ledger.count("row without an English version", language, case)
+            return None
 
     def _reject(self, bad: BadRow, language: str, case: str) -> str:
         """Stops at a bad row, or counts it and returns the event's name, as the recipe says."""

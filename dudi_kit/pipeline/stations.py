@@ -21,6 +21,7 @@ from dudi_kit.evaluate.progress import rich_track
 from dudi_kit.evaluate.run import TaskData, evaluate_model
 from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
 from dudi_kit.models.loading import best_device, freeze, load_model
+from dudi_kit.pipeline.answers import asked_of, keep_asked, settled
 from dudi_kit.pipeline.lock import pins_of
 from dudi_kit.plan.build import build_plan
 from dudi_kit.plan.chain import Stage, as_written, build_chain
@@ -99,6 +100,25 @@ def plan(recipe: LoadedRecipe, *, output: Path | None, processes: int, lock: Pat
     _keep(lock, main)
 
 
+def prepare(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) -> Stage:
+    """Plan every stage and have the teachers write what is to be asked of them; what is trained stays as it is."""
+    settings = Settings(1, resume=True, overwrite=False)
+    stage = _chain(recipe, output, lock)
+    for needed in stage.in_order():
+        if is_trained(needed):
+            continue
+        check_folder(needed, settings)
+        claim(needed, settings)
+        planned = _plan(needed, settings.processes)
+        if planned.unasked:
+            if needed.teacher is not None and not is_trained(needed.teacher):
+                _train_chain(needed.teacher, settings)
+            with ExitStack() as held:
+                _hold([needed], held)
+                settled(needed, planned, partial(_plan, needed, settings.processes))
+    return stage
+
+
 def _chain(loaded: LoadedRecipe, output: Path | None, lock: Path | None) -> Stage:
     """The stages. lock: everything has to be as this file says, and the hub is read at its commits."""
     folder = output or Path(loaded.recipe.output.folder)
@@ -139,7 +159,13 @@ def _train_chain(stage: Stage, settings: Settings) -> None:
             _show(planned, needed)
         space = sum(_bytes_written(needed, planned) for needed, _, planned in ready)
         require_space(stage.run.path, space, "checkpoints and final model")
+        was_asked = False
         for needed, resume, planned in ready:
+            plan_again = partial(_plan, needed, settings.processes)
+            if was_asked:  # a new tokenizer may be made of what a teacher has written
+                planned = plan_again()
+            if planned.unasked:
+                planned, was_asked = settled(needed, planned, plan_again), True
             _train(needed.run, planned, resume=resume)
             locks[needed.run.path].close()
 
@@ -183,10 +209,12 @@ def _plan(stage: Stage, processes: int) -> Plan:
     # The lock comes first: from here on the directory is recognised as this stage's.
     write_json(run.lock, {"hash": stage.lock, "packages": package_versions(), **stage.depends_on})
     with err.status(f"{stage.recipe.name}: planning"):
-        planned = build_plan(stage, processes=processes, ledger=ledger)
+        asked = asked_of(stage)
+        planned = build_plan(stage, processes=processes, ledger=ledger, asked=asked)
     write_text(run.recipe, stage.file.read_text(encoding="utf-8"))
     write_text(run.resolved, resolved_json(stage.recipe))
     write_json(run.ledger, ledger.as_json())
+    keep_asked(run, asked)
     write_plan(run, planned)
     return planned
 

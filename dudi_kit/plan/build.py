@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from dudi_kit.data.asked import Ask, Asked, nobody
 from dudi_kit.data.chat import resolve_template
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Example
@@ -26,6 +27,7 @@ from dudi_kit.plan.fingerprint import is_path
 from dudi_kit.plan.models import config_of, context_of, encoder_of, given, tokenizer_of, trained
 from dudi_kit.plan.rows import Row, RowMaker, TeacherSide, TrainingRows, mixed, texts, training_examples
 from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedVocabulary
+from dudi_kit.recipe.derive import reading_terms
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import GivenTokenizer, PretrainedStudent, ScratchStudent, TeacherModel
@@ -67,27 +69,29 @@ class Sides(NamedTuple):
     """Longest teacher prompt in tokens; None where nothing limits it."""
 
 
-def read_sides(stage: Stage, ledger: Ledger) -> Sides:
+def read_sides(stage: Stage, ledger: Ledger, ask: Ask = nobody) -> Sides:
     """Read the rows and decide on tokenizers and vocabulary; save the student's tokenizer in the run directory.
 
-    The stages that this one needs must have been here before: their tokenizers may be this one's.
+    The stages that this one needs must have been here before: their tokenizers may be this one's. ask: finds what the
+    teacher was asked for.
     """
-    examples = training_examples(stage.recipe, ledger)
+    examples = training_examples(stage.recipe, ledger, ask)
     student = Encoder(_student_tokenizer(stage, examples), who="student")
     student.tokenizer.save_pretrained(stage.run.tokenizer)
     config = _student_config(stage)
     teaching = _teaching(stage, student, config)
-    return Sides(examples, student, config, teaching, _teacher_room(stage.recipe, teaching))
+    return Sides(examples, student, config, teaching, teacher_room(stage.recipe, teaching))
 
 
-def build_plan(stage: Stage, *, processes: int, ledger: Ledger) -> Plan:
+def build_plan(stage: Stage, *, processes: int, ledger: Ledger, asked: Asked | None = None) -> Plan:
     """Decide all that can be decided before a weight is loaded, and save the student's tokenizer in the run directory.
 
-    The stages that this one needs must have been planned before. Counts what is left out in the ledger.
+    The stages that this one needs must have been planned before. asked: what the teacher has answered; remembers what
+    it is yet to be asked for. Counts what is left out in the ledger.
     """
-    recipe = stage.recipe
-    examples, student, config, teaching, room = read_sides(stage, ledger)
-    made = training_rows(recipe, examples, student, teaching, room, ledger)
+    recipe, asked = stage.recipe, asked or Asked()
+    examples, student, config, teaching, room = read_sides(stage, ledger, asked)
+    made = training_rows(recipe, examples, student, teaching, room, ledger, asked)
     contexts = {"student": context_of(config), "teacher": teaching.context if teaching else None}
     _check_contexts(recipe, examples, made.rows, contexts)
     batches = arithmetic(recipe.training, rows_per_epoch=made.mixture.rows_per_epoch, processes=processes)
@@ -107,7 +111,8 @@ def build_plan(stage: Stage, *, processes: int, ledger: Ledger) -> Plan:
         deepspeed=ds_config(recipe, batches),
         launch=["python", *launch_command(processes, str(stage.run.path), resume=False)],
         outside=sorted(set(_outside(json.loads(resolved_json(recipe)), stage.file.parent.resolve()))),
-        notices=_notices(recipe, teaching, ledger),
+        unasked=len(asked.missing),
+        notices=[*_notices(recipe, teaching, ledger), *asked.lines()],
     )
 
 
@@ -118,9 +123,10 @@ def training_rows(
     teaching: Teaching | None,
     room: int | None,
     ledger: Ledger,
+    ask: Ask = nobody,
 ) -> TrainingRows:
-    """The token ids of every training row, and their order."""
-    maker = row_maker(recipe, examples, student, teaching, room, ledger)
+    """The token ids of every training row, and their order. ask: finds what the teacher was asked for."""
+    maker = row_maker(recipe, examples, student, teaching, room, ledger, ask)
     return mixed(recipe, maker.rows(examples), ledger)
 
 
@@ -131,23 +137,27 @@ def row_maker(
     teaching: Teaching | None,
     room: int | None,
     ledger: Ledger,
+    ask: Ask = nobody,
 ) -> RowMaker:
     """What makes the token ids of a row. examples: all of them, since demonstrations may come from other rows."""
     side = None
     if teaching is not None:
-        demonstration = recipe.verbalizer.demonstration
-        demonstrator = Demonstrator(demonstration, examples, ledger)
-        terms = demonstration.terms if demonstration.source != "none" else []
         side = TeacherSide(
             teaching.encoder,
-            demonstrator,
-            terms,
+            Demonstrator(recipe.verbalizer.demonstration, examples, ledger, ask),
+            reading_terms(recipe),
             room=UNLIMITED if room is None else room,
             context=teaching.context or UNLIMITED,
             pieces=teaching.vocabulary.size,
             ledger=ledger,
         )
     return RowMaker(recipe.data, student, ledger, side)
+
+
+def sides_of(stage: Stage) -> tuple[Encoder, Teaching | None]:
+    """How student and teacher of a planned stage write, whether they are trained yet or not."""
+    student = Encoder(load_tokenizer(str(stage.run.tokenizer)), who="student")
+    return student, _teaching(stage, student, _student_config(stage))
 
 
 def teaching_of(plan: Plan) -> Teaching | None:
@@ -234,7 +244,7 @@ def _start(stage: Stage) -> ModelSource | None:
     return given(student, "fp32") if isinstance(student, PretrainedStudent) else None
 
 
-def _teacher_room(recipe: Recipe, teaching: Teaching | None) -> int | None:
+def teacher_room(recipe: Recipe, teaching: Teaching | None) -> int | None:
     """Longest teacher prompt in tokens; None where nothing limits it."""
     if teaching is None:
         return None

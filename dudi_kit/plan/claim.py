@@ -56,7 +56,8 @@ def claim(stage: Stage, settings: Settings) -> bool:
     run = stage.run
     if run.lock.exists() and read_lock(run) != stage.lock:
         # The plan of a recipe that has changed since: none of it may be taken for the new one's.
-        run.plan.unlink(missing_ok=True)
+        for old in (run.plan, run.asked, run.requests):
+            old.unlink(missing_ok=True)
         shutil.rmtree(run.tokenizer, ignore_errors=True)
     return settings.resume and _has_begun(run)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dudi_kit import __version__
+from dudi_kit.recipe.derive import demonstrated, reading_terms
+from dudi_kit.recipe.languages import LANGUAGES
 from dudi_kit.recipe.paths import PATH_FIELDS
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
@@ -39,6 +41,9 @@ WHOLE = 64 << 20
 DATA_ROOM = Path(str(resources.files("dudi_kit.data")))
 """Where the built-in corpus lies."""
 
+VERBALIZER_ROOM = Path(str(resources.files("dudi_kit.verbalizer")))
+"""Where the templates of demonstrations lie."""
+
 PACKAGES = (
     "torch",
     "transformers",
@@ -60,8 +65,21 @@ def parts(recipe: Recipe, dependencies: Mapping[str, str]) -> dict[str, Any]:
     return {
         "dudi_kit": __version__,
         "settings": _with_contents(settings),
+        "verbalizer": _shipped_words(recipe),
         "dependencies": dict(sorted(dependencies.items())),
     }
+
+
+def _shipped_words(recipe: Recipe) -> dict[str, str]:
+    """Hashes of the templates and requests that ship, where demonstrations are read that they are part of."""
+    demonstration = recipe.verbalizer.demonstration
+    if not (demonstrated(recipe) or (recipe.teacher is not None and reading_terms(recipe))):
+        return {}
+    own = demonstration.template
+    codes = [] if isinstance(own, str) else [code for code in LANGUAGES if code not in (own or {})]
+    files = [VERBALIZER_ROOM / "templates" / f"{code}.jinja" for code in codes]
+    files += [VERBALIZER_ROOM / "requests.yaml"] if demonstration.source == "teacher" else []
+    return {file.name: file_hash(file) for file in files}
 
 
 def digest(value: Any) -> str:

@@ -62,6 +62,16 @@ class RunDir:
         return self.path / "ledger.json"
 
     @property
+    def asked(self) -> Path:
+        """What the teacher wrote for this run's rows, a line for each answer."""
+        return self.path / "asked.jsonl"
+
+    @property
+    def requests(self) -> Path:
+        """What the teacher is yet to be asked for; there only until it was."""
+        return self.path / "requests.jsonl"
+
+    @property
     def tokenizer(self) -> Path:
         """The student's tokenizer with its chat template resolved."""
         return self.path / "tokenizer"

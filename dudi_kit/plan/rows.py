@@ -3,15 +3,18 @@
 Tokens are made once, before the first step; the step only pads and joins them.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from dudi_kit.data.asked import Ask, nobody
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Example
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.load import load_examples
 from dudi_kit.data.mixing import Mixture
+from dudi_kit.data.responses import with_responses
 from dudi_kit.errors import DataError, VocabularyMismatch
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.data import Data
@@ -86,6 +89,10 @@ class RowMaker:
         )
 
 
+Outcome = Literal["whole", "in part", "none"]
+"""How much of its demonstration a row is taught with."""
+
+
 @dataclass
 class TeacherSide:
     """What is needed to make the teacher's prompts."""
@@ -105,6 +112,11 @@ class TeacherSide:
     """Size of the shared vocabulary."""
 
     ledger: Ledger
+    outcomes: Counter[tuple[str, Outcome]] = field(default_factory=Counter)
+    """(language, outcome) → rows"""
+
+    cut: Counter[str] = field(default_factory=Counter)
+    """language → rows whose demonstration lost a part, or all, for lack of room"""
 
     def prompts(self, example: Example, response: list[int]) -> dict[Term, TeacherPrompt]:
         """The teacher's prompt for each term. response: y in the student's pieces, which are the teacher's too."""
@@ -113,17 +125,25 @@ class TeacherSide:
         return {term: shown if term in self.terms else bare for term in ("off_policy", "on_policy")}
 
     def _demonstrated(self, example: Example, bare: TeacherPrompt, response: list[int]) -> TeacherPrompt:
-        turns = self.demonstrator.turns(example)
-        if turns == example.prompt:
-            return bare
-        shown = self.encoder.prompt_ids(turns)
+        """The prompt with as many parts of the demonstration as fit, the first ones; else the bare prompt."""
+        shown = self.demonstrator.exchanges(example)
         room = min(self.room, self.context - len(response)) if "off_policy" in self.terms else self.room
-        if len(shown) <= room:
-            return TeacherPrompt(shown, self.demonstrator.settings.source)
-        self.ledger.count(
-            "taught without a demonstration: longer than the teacher's room", example.language, str(example.origin)
-        )
+        for parts in range(len(shown), 0, -1):
+            ids = self.encoder.prompt_ids(self.demonstrator.framed(example, shown[:parts]))
+            if len(ids) <= room:
+                self._count(example, parts, len(shown))
+                return TeacherPrompt(ids, self.demonstrator.settings.source)
+        self._count(example, 0, len(shown))
         return bare
+
+    def _count(self, example: Example, parts: int, found: int) -> None:
+        whole = len(self.demonstrator.wanted(example))
+        outcome: Outcome = "none" if parts == 0 else "whole" if parts == whole else "in part"
+        self.outcomes[example.language, outcome] += 1
+        if parts < found:
+            self.cut[example.language] += 1
+            left = f"demonstration cut to {parts} of {found} parts" if parts else "taught without a demonstration"
+            self.ledger.count(f"{left}: longer than the teacher's room", example.language, str(example.origin))
 
     def check_pieces(self, response: list[int], example: Example) -> None:
         """Refuse a response with a piece that the teacher lacks."""
@@ -153,15 +173,25 @@ def mixed(recipe: Recipe, rows: list[Row], ledger: Ledger) -> TrainingRows:
     return TrainingRows(rows, Mixture(groups, weights, recipe.data.language_temperature, recipe.training.seed))
 
 
-def training_examples(recipe: Recipe, ledger: Ledger) -> list[Example]:
-    """Every training row; those of a dataset with `demonstrate: true` read as a teacher would read them."""
-    data = recipe.data
-    drawn = {name: dataset for name, dataset in data.train.items() if dataset.weight > 0}
-    read = [load_examples(name, dataset, on_bad_row=data.on_bad_row, ledger=ledger) for name, dataset in drawn.items()]
-    examples = [example for dataset in read for example in dataset]
-    demonstrator = Demonstrator(recipe.verbalizer.demonstration, examples, ledger)
-    shown = {name for name, dataset in data.train.items() if dataset.demonstrate}
+def training_examples(recipe: Recipe, ledger: Ledger, ask: Ask = nobody) -> list[Example]:
+    """Every training row: its response the teacher's where the recipe says so, its prompt shown with `demonstrate`.
+
+    ask: finds what the teacher was asked for.
+    """
+    examples = [example for name in recipe.data.train for example in _read(recipe, name, ledger, ask)]
+    shown = {name for name, dataset in recipe.data.train.items() if dataset.demonstrate}
+    if not shown:
+        return examples
+    demonstrator = Demonstrator(recipe.verbalizer.demonstration, examples, ledger, ask)
     return [replace(e, prompt=demonstrator.turns(e)) if e.origin.dataset in shown else e for e in examples]
+
+
+def _read(recipe: Recipe, name: str, ledger: Ledger, ask: Ask) -> Iterable[Example]:
+    dataset = recipe.data.train[name]
+    if dataset.weight == 0:
+        return []
+    examples = load_examples(name, dataset, on_bad_row=recipe.data.on_bad_row, ledger=ledger)
+    return with_responses(examples, dataset.responses, ask, ledger)
 
 
 def texts(examples: Iterable[Example]) -> Iterable[str]:

@@ -89,6 +89,9 @@ class Plan(Strict):
     outside: list[str]
     """Files and folders that the recipe reads outside its own folder."""
 
+    unasked: int = 0
+    """Texts that the teacher is yet to be asked for; training begins at 0."""
+
     notices: list[str]
     """What was decided for the user, and what was left out."""
 

@@ -5,7 +5,7 @@ from dudi_kit.recipe.schema.evaluation import Evaluation
 from dudi_kit.recipe.schema.models import GivenTokenizer, ScratchStudent, Student
 from dudi_kit.recipe.schema.signals import LikelihoodSignal, SequenceSignal, Signals, TokenSignal
 from dudi_kit.recipe.schema.training import Rollouts, Training
-from dudi_kit.recipe.schema.verbalizer import Verbalizer
+from dudi_kit.recipe.schema.verbalizer import Term, Verbalizer
 
 COLD_START_SUFFIX = ".cold-start"
 
@@ -30,10 +30,10 @@ def cold_start_recipe(recipe: Recipe) -> Recipe:
         update={
             "name": recipe.name + COLD_START_SUFFIX,
             "description": None,
-            "teacher": recipe.teacher if tokenizer_is_teachers(recipe.student) else None,
+            "teacher": recipe.teacher if _needs_teacher(recipe) else None,
             "student": recipe.student.model_copy(update={"cold_start": None}),
             "signals": SFT_ALONE,
-            "verbalizer": recipe.verbalizer if _shows_demonstrations(recipe) else Verbalizer(),
+            "verbalizer": recipe.verbalizer if demonstrated(recipe) else Verbalizer(),
             "rollouts": Rollouts(),
             "training": _cold_training(recipe),
             "evaluation": Evaluation(tasks={}, models=[], batch_size=recipe.evaluation.batch_size),
@@ -50,9 +50,28 @@ def tokenizer_is_teachers(student: Student) -> bool:
     )
 
 
-def _shows_demonstrations(recipe: Recipe) -> bool:
-    """Whether some row's own prompt gets a demonstration; only then the verbalizer matters to plain SFT."""
-    return any(dataset.demonstrate for dataset in recipe.data.train.values())
+def demonstrated(recipe: Recipe) -> list[str]:
+    """Datasets whose own prompts get a demonstration; only then the verbalizer matters to plain SFT."""
+    return [name for name, dataset in recipe.data.train.items() if dataset.demonstrate]
+
+
+def asks_for_responses(recipe: Recipe) -> list[str]:
+    """Datasets whose responses the teacher writes."""
+    return [name for name, dataset in recipe.data.train.items() if dataset.responses != "corpus"]
+
+
+def reading_terms(recipe: Recipe) -> list[Term]:
+    """Signals with a weight whose teacher reads the demonstration."""
+    demonstration = recipe.verbalizer.demonstration
+    if demonstration.source == "none":
+        return []
+    return [term for term in demonstration.terms if getattr(recipe.signals, term).weight > 0]
+
+
+def _needs_teacher(recipe: Recipe) -> bool:
+    """Whether plain SFT on the recipe's data has a use for its teacher."""
+    writes = bool(demonstrated(recipe)) and recipe.verbalizer.demonstration.source == "teacher"
+    return writes or bool(asks_for_responses(recipe)) or tokenizer_is_teachers(recipe.student)
 
 
 def _cold_training(recipe: Recipe) -> Training:

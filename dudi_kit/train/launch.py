@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -41,14 +41,22 @@ def start_training(run: RunDir, processes: int, *, resume: bool) -> None:
     command = [sys.executable, *launch_command(processes, str(run.path), resume=resume)]
     threads = max((os.cpu_count() or 1) // processes, 1)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    with _terminated_as_interrupted(), subprocess.Popen(command, env=environment) as process:  # noqa: S603 – our own module, no shell
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            _end(process)
-            raise Interrupted(f"stopped; {_way_on(run)} ({run.path})") from None
+    try:
+        code = wait_for(command, environment)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; {_way_on(run)} ({run.path})") from None
     if code:
         raise _failure(run, code)
+
+
+def wait_for(command: list[str], environment: Mapping[str, str] | None = None) -> int:
+    """Exit code of a process of ours. KeyboardInterrupt only when it has ended, too."""
+    with _terminated_as_interrupted(), subprocess.Popen(command, env=environment) as process:  # noqa: S603 – our own module, no shell
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            _end(process)
+            raise
 
 
 @contextmanager

@@ -17,18 +17,19 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from transformers import GenerationConfig, PreTrainedModel
 
+from dudi_kit.data.asked import Asked, read_answers
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.tokenizers import load_tokenizer
-from dudi_kit.errors import DudiError, EnvironmentLack, Exit
+from dudi_kit.errors import DudiError, EnvironmentLack, Exit, RunDirectoryError
 from dudi_kit.models.generation import Stops
 from dudi_kit.models.loading import DTYPES, freeze, load_model
 from dudi_kit.models.reference import frozen_copy
 from dudi_kit.models.scratch import architecture_config, build
-from dudi_kit.plan.build import teaching_of, training_rows
+from dudi_kit.plan.build import Teaching, teaching_of, training_rows
 from dudi_kit.plan.claim import sole_trainer
 from dudi_kit.plan.layout import RunDir
-from dudi_kit.plan.rows import training_examples
+from dudi_kit.plan.rows import TrainingRows, training_examples
 from dudi_kit.plan.schema import ModelSource, Plan, read_plan
 from dudi_kit.recipe.publish import recipe_from_resolved
 from dudi_kit.recipe.schema import Recipe
@@ -58,8 +59,7 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
     """Load the models, put the student into the engine, and bring all parts of the loop together."""
     student_side = Encoder(load_tokenizer(str(run.tokenizer)), who="student")
     teaching = teaching_of(plan)
-    ledger = Ledger()  # the plan has counted and reported already
-    made = training_rows(recipe, training_examples(recipe, ledger), student_side, teaching, plan.teacher_room, ledger)
+    made = _rows(run, recipe, plan, student_side, teaching)
     objective = Objective(
         recipe.signals,
         padding=Padding(student_side.pad_id, teaching.encoder.pad_id if teaching else student_side.pad_id),
@@ -90,6 +90,19 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         mixture=made.mixture,
         progress=progress,
     )
+
+
+def _rows(run: RunDir, recipe: Recipe, plan: Plan, student: Encoder, teaching: Teaching | None) -> TrainingRows:
+    """The rows that were planned. The teacher is never asked here: its answers lie in the run directory."""
+    ledger, asked = Ledger(), Asked(read_answers([run.asked]))  # the plan has counted and reported already
+    examples = training_examples(recipe, ledger, asked)
+    made = training_rows(recipe, examples, student, teaching, plan.teacher_room, ledger, asked)
+    if asked.missing:
+        raise RunDirectoryError(
+            f"{run.asked} lacks {len(asked.missing):,} texts that the teacher has to write before training. Call "
+            "`dudi-kit verbalize` with the recipe, which asks it, or `dudi-kit run`, which does all of it."
+        )
+    return made
 
 
 def start_student(recipe: Recipe, plan: Plan, encoder: Encoder) -> PreTrainedModel:

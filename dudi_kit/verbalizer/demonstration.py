@@ -7,79 +7,110 @@ z goes into the last user turn, whose text a sandboxed Jinja template writes.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+from dudi_kit.data.asked import Ask, nobody
 from dudi_kit.data.example import Example, Exchange, Turn
 from dudi_kit.data.formats import plain_prompt
 from dudi_kit.data.ledger import Ledger
-from dudi_kit.data.rendering import Refused, compile_template
-from dudi_kit.errors import RecipeError
-from dudi_kit.recipe.languages import LANGUAGES
 from dudi_kit.recipe.schema.verbalizer import Demonstration
+from dudi_kit.verbalizer.framing import Frames
+from dudi_kit.verbalizer.versions import read_version, version_request
+
+NONE_FOR_ROW = "none for this row"
+NOT_ASKED = "the teacher was not asked yet"
 
 
 @dataclass
 class Demonstrator:
-    """Makes the teacher's turns of an example: the same turns, with the demonstration in the last one."""
+    """Finds what is shown to the teacher with an example, and writes it into the example's last turn."""
 
     settings: Demonstration
     pool: Sequence[Example]
-    """Training rows that `source: pool` draws from."""
+    """All training rows: what `pool` draws from, and where versions in other languages are found."""
 
     ledger: Ledger
+    ask: Ask = nobody
+    """Finds what the teacher was asked for."""
+
+    asked: Counter[str] = field(default_factory=Counter)
+    """language → parts that the teacher was asked for and has answered"""
+
+    failed: Counter[str] = field(default_factory=Counter)
+    """language → those that can't be shown"""
 
     def __post_init__(self) -> None:
-        self._templates = _compiled_templates(self.settings)
+        self._frames = Frames(self.settings)
         self._by_language: dict[str, list[Example]] = {}
+        self._versions: dict[tuple[str, str, str], Example] = {}
+        """(dataset, item, language) → row"""
         for example in self.pool:
             self._by_language.setdefault(example.language, []).append(example)
+            if example.item is not None:
+                self._versions[example.origin.dataset, example.item, example.language] = example
+
+    def wanted(self, example: Example) -> list[str]:
+        """Languages that the example's demonstration should have, in order, each once."""
+        return list(dict.fromkeys(example.language if code == "same" else code for code in self.settings.languages))
 
     def turns(self, example: Example) -> tuple[Turn, ...]:
-        """The example's turns, the last one rewritten to show the demonstration before the prompt.
+        """The example's turns with all of its demonstration; its own turns where there is nothing to show."""
+        return self.framed(example, self.exchanges(example))
 
-        An example for which there is nothing to show keeps its turns; that is counted.
-        """
-        shown = self.exchanges(example)
-        for code in self._missing(example, shown):
-            self.ledger.count(
-                f"demonstration without its {code} part: none for this row", example.language, str(example.origin)
-            )
+    def framed(self, example: Example, shown: Sequence[Exchange]) -> tuple[Turn, ...]:
+        """The example's turns, the last one rewritten to show the demonstration before the prompt."""
         if not shown:
-            if self.settings.source != "none":
-                self.ledger.count(
-                    "taught without a demonstration: none for this row", example.language, str(example.origin)
-                )
             return example.prompt
         *earlier, last = example.prompt
-        return (*earlier, Turn("user", self._render(example, last.content, shown)))
-
-    def _missing(self, example: Example, shown: list[Exchange]) -> list[str]:
-        """Languages that the demonstration of this row should have and has not, where it has others."""
-        if not shown:
-            return []
-        wanted = {example.language if code == "same" else code for code in self.settings.languages}
-        return sorted(wanted - {exchange.language for exchange in shown})
+        return (*earlier, Turn("user", self._frames.render(example.language, last.content, shown)))
 
     def exchanges(self, example: Example) -> list[Exchange]:
-        """What is shown for one example, in the order of `languages`; each language once."""
-        wanted = {example.language if code == "same" else code: None for code in self.settings.languages}
-        if self.settings.source == "parallel":
-            candidates = [_parallel(example, language) for language in wanted]
-        elif self.settings.source == "pool":
-            candidates = self._from_pool(example, list(wanted))
+        """What is shown for one example, in the order of `languages`; what there is not is counted."""
+        if self.settings.source == "none":
+            return []
+        found = {code: self._part(example, code) for code in self.wanted(example)}
+        shown = [part for part in found.values() if isinstance(part, Exchange)]
+        reasons = {code: part for code, part in found.items() if isinstance(part, str)}
+        if not shown:
+            events = {f"taught without a demonstration: {reason}": None for reason in reasons.values()}
         else:
-            candidates = []
-        return [exchange for exchange in candidates if exchange is not None]
+            events = {f"demonstration without its {code} part: {reason}": None for code, reason in reasons.items()}
+        for event in events:
+            self.ledger.count(event, example.language, str(example.origin))
+        return shown
 
-    def _from_pool(self, example: Example, languages: list[str]) -> list[Exchange | None]:
-        """One exemplar in the row's language, with its English version if it has one; else a row of that language."""
+    def _part(self, example: Example, language: str) -> Exchange | str:
+        """The part in one language, or why there is none."""
+        if self.settings.source == "pool":
+            return self._from_pool(example, language) or NONE_FOR_ROW
+        version = self._version(example, language)
+        if version is not None or self.settings.source == "parallel":
+            return version or NONE_FOR_ROW
+        answer = self.ask(version_request(example, language, self.settings.max_new_tokens))
+        if answer is None:
+            return NOT_ASKED
+        part = read_version(answer, example, language)
+        self.asked[example.language] += 1
+        self.failed[example.language] += isinstance(part, str)
+        return part
+
+    def _version(self, example: Example, language: str) -> Exchange | None:
+        """The example itself, or its version in another language as the data has it."""
+        if language == example.language:
+            return _own(example)
+        if language == "en" and example.english is not None:
+            return example.english
+        if example.item is None:
+            return None
+        return _own(self._versions.get((example.origin.dataset, example.item, language)))
+
+    def _from_pool(self, example: Example, language: str) -> Exchange | None:
+        """The version in `language` of an exemplar of the row's own language; else an exemplar of that language."""
         exemplar = self._draw(example, example.language)
-        own = [_parallel(exemplar, language) if exemplar else None for language in languages]
-        return [shown or _own(self._draw(example, language)) for shown, language in zip(own, languages, strict=True)]
+        version = self._version(exemplar, language) if exemplar else None
+        return version or _own(self._draw(example, language))
 
     def _draw(self, example: Example, language: str) -> Example | None:
         """A row of `language` that is not the example, chosen by a hash of seed and row: the same in every run."""
@@ -93,72 +124,17 @@ class Demonstrator:
         others = (rows[(start + i) % len(rows)] for i in range(len(rows)))
         return next((row for row in others if not _same_item(row, example)), None)
 
-    def _render(self, example: Example, prompt: str, shown: list[Exchange]) -> str:
-        name, render = self._templates.get(example.language) or self._templates["*"]
-        values = {
-            "demonstrations": [{**e._asdict(), "language_name": LANGUAGES[e.language].name} for e in shown],
-            "prompt": prompt,
-            "language": example.language,
-            "language_name": LANGUAGES[example.language].name,
-        }
-        try:
-            return render(values)
-        except Refused as error:
-            raise _faulty(name, error) from error
-
-
-Compiled = tuple[str, Callable[[Mapping[str, Any]], str]]
-"""A template's file name, and the function that renders it."""
-
-
-def _compiled_templates(settings: Demonstration) -> dict[str, Compiled]:
-    """The template of each language that has one of its own; `*` stands for all others."""
-    default = resources.files("dudi_kit.verbalizer").joinpath("templates/default.jinja")
-    texts = {"*": ("default.jinja", default.read_text(encoding="utf-8"))}
-    chosen = settings.template if isinstance(settings.template, dict) else {"*": settings.template}
-    for language, path in chosen.items():
-        if path is not None:
-            texts[language] = (path, _read(path))
-    return {language: _compiled(name, text) for language, (name, text) in texts.items()}
-
-
-def _compiled(name: str, text: str) -> Compiled:
-    try:
-        return name, compile_template(text)
-    except Refused as error:
-        raise _faulty(name, error) from error
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise RecipeError(f"verbalizer.demonstration.template: can't read {path}: {reason}.") from error
-
-
-def _faulty(name: str, error: Refused) -> RecipeError:
-    return RecipeError(
-        f"verbalizer.demonstration.template: {name}: {error}. A template may use demonstrations (language, "
-        "language_name, prompt and response of each), prompt, language and language_name."
-    )
-
 
 def _own(example: Example | None) -> Exchange | None:
     return Exchange(example.language, example.prompt[-1].content, example.response) if example else None
 
 
-def _parallel(example: Example, language: str) -> Exchange | None:
-    """The example itself, or its English version."""
-    if language == example.language:
-        return _own(example)
-    return example.english if language == "en" else None
-
-
 def _same_item(a: Example, b: Example) -> bool:
-    """The same row, its translation, or another row with the same prompt."""
+    """The same row, its version in another language, or another row with the same prompt."""
     if a.origin[1:] == b.origin[1:] or a.prompt == b.prompt:
         return True
+    if a.item is not None and a.item == b.item and not {*a.origin[:2]}.isdisjoint(b.origin[:2]):
+        return True  # items are named within a dataset, and two datasets may read one file
     return _english_prompt(a) is not None and _english_prompt(a) == _english_prompt(b)
 
 

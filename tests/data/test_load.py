@@ -372,13 +372,15 @@ def test_english_path_needs_a_key(tmp_path: Path):
 
 def test_builtin_rows_bring_language_and_english_version(monkeypatch: pytest.MonkeyPatch):
     english = {"english_prompt": "Hi", "english_response": "Hello"}
-    rows = [THAI | english | {"language": "th", "task": "greet"}, TAMIL | english | {"language": "ta", "task": "where"}]
+    rows = [THAI | english | {"id": "a", "language": "th", "task": "greet"}]
+    rows.append(TAMIL | english | {"id": "b", "language": "ta", "task": "where"})
     module = types.SimpleNamespace(rows=lambda split: iter(rows if split == "dev" else []))
     monkeypatch.setitem(sys.modules, "dudi_kit.data.builtin", module)  # type: ignore[arg-type]
     (example,) = load(builtin="dev", languages=["th"], where={"task": "greet"})
     assert example.language == "th"
     assert example.english == Exchange("en", "Hi", "Hello")
     assert example.origin == Origin("chat", "builtin:dev", 1)
+    assert example.item == "a"
 
 
 def test_hub_rows_ask_for_the_pinned_revision(monkeypatch: pytest.MonkeyPatch):

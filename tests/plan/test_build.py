@@ -214,7 +214,7 @@ def test_a_prompt_longer_than_the_teachers_context_is_named(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("limit", ["context", "max_tokens"])
-def test_rows_whose_demonstration_is_too_long_for_the_teacher_are_taught_without_and_counted(
+def test_rows_whose_demonstration_is_too_long_for_the_teacher_are_taught_with_less_and_counted(
     tmp_path: Path, limit: str
 ) -> None:
     by_recipe = {"verbalizer__demonstration": {"max_tokens": 250}} if limit == "max_tokens" else {}
@@ -223,7 +223,7 @@ def test_rows_whose_demonstration_is_too_long_for_the_teacher_are_taught_without
     write_rows(tmp_path / "rows.jsonl", [*ROWS, ROWS[0] | {"english_prompt": "cat " * 200}])
     plan, _, ledger = planned(file)
     assert plan.teacher_room == 250
-    event = "taught without a demonstration: longer than the teacher's room"
+    event = "demonstration cut to 1 of 2 parts: longer than the teacher's room"
     assert ledger.as_json() == {event: {"id": 1}}
     assert any(notice.startswith(f"{event}: 1 (id 1); first: ") for notice in plan.notices)
 

@@ -59,8 +59,20 @@ def test_what_it_does_not_use_does_not_change_it(load: Load) -> None:
 def test_demonstrations_in_front_of_rows_are_kept(load: Load) -> None:
     text = f"{TEXT}verbalizer: {{demonstration: {{source: pool}}}}"
     assert cold_start_recipe(load(text).recipe).verbalizer.demonstration.source == "parallel"
-    shown = text.replace("held_out:", "train: {corpus: {demonstrate: true}}, held_out:")
-    assert cold_start_recipe(load(shown).recipe).verbalizer.demonstration.source == "pool"
+    shown = with_train(load(text).recipe, demonstrate=True)
+    assert cold_start_recipe(shown).verbalizer.demonstration.source == "pool"
+
+
+def test_the_teacher_is_kept_where_it_writes_the_responses(load: Load) -> None:
+    recipe = load(TEXT).recipe
+    assert cold_start_recipe(recipe).teacher is None
+    assert cold_start_recipe(with_train(recipe, responses="teacher")).teacher == recipe.teacher
+
+
+def with_train(recipe: Recipe, **changes: object) -> Recipe:
+    """The recipe with changes in every training set."""
+    train = {name: dataset.model_copy(update=changes) for name, dataset in recipe.data.train.items()}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"train": train})})
 
 
 def test_it_is_a_valid_recipe_itself(load: Load) -> None:

@@ -1,5 +1,7 @@
 """What the teacher reads before a prompt, and what it must never read."""
 
+import re
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ from dudi_kit.data.chat import resolve_template
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Example, Exchange, Origin, Turn
 from dudi_kit.data.ledger import Ledger
+from dudi_kit.data.script import is_mostly_in
 from dudi_kit.errors import RecipeError
 from dudi_kit.plan.rows import RowMaker, TeacherSide
+from dudi_kit.recipe.languages import LANGUAGES
 from dudi_kit.recipe.schema.data import Data
 from dudi_kit.recipe.schema.verbalizer import Demonstration
 from dudi_kit.verbalizer.demonstration import Demonstrator
@@ -61,7 +65,6 @@ def test_an_english_row_is_shown_once() -> None:
 def test_a_row_without_english_is_shown_in_its_own_language_alone_and_counted() -> None:
     side = demonstrator()
     assert side.exchanges(THAI_ALONE) == [Exchange("th", "แมวนอนไหม", "ใช่")]
-    side.turns(THAI_ALONE)
     assert side.ledger.as_json() == {"demonstration without its en part: none for this row": {"th": 1}}
 
 
@@ -151,10 +154,22 @@ def test_pool_counts_a_row_whose_language_has_no_other_row() -> None:
 
 def test_the_default_template_to_the_letter() -> None:
     assert last_turn(INDONESIAN) == (
-        "[Indonesian]\nApakah kucing itu tidur?\n→ ya\n\n"
-        "[English]\nDoes the cat sleep?\n→ yes\n\n"
-        "[Indonesian]\nApakah kucing itu tidur?"
+        "Contoh:\n\nApakah kucing itu tidur?\nJawaban: ya\n\n"
+        "Does the cat sleep?\nJawaban: yes\n\n"
+        "Sekarang jawablah ini:\nApakah kucing itu tidur?"
     )
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_language_has_a_template_in_its_own_words_that_ends_with_the_prompt(language: str) -> None:
+    text = last_turn(row(1, language, "⟦1⟧", "⟦2⟧", english="⟦3⟧"))
+    assert text.endswith("\n⟦1⟧")
+    frame = re.sub("⟦.⟧|yes", "", text)
+    assert frame == unicodedata.normalize("NFC", frame)
+    assert is_mostly_in(frame, language)
+    assert len(frame.split("\n")) == len(last_turn(ENGLISH).split("\n")) + 3 * (language != "en")
+    words = {code: last_turn(row(1, code, "⟦1⟧", "⟦2⟧")) for code in LANGUAGES}
+    assert sum(other == words[language] for other in words.values()) == 1, "no language speaks another's words"
 
 
 def test_earlier_turns_are_kept_as_they_are() -> None:
@@ -164,7 +179,7 @@ def test_earlier_turns_are_kept_as_they_are() -> None:
     assert turns[:3] == earlier
     assert len(turns) == 4
     assert turns[3].role == "user"
-    assert turns[3].content.startswith("[Indonesian]\nApakah kucing")
+    assert turns[3].content.startswith("Contoh:\n\nApakah kucing")
 
 
 def template(folder: Path, name: str, text: str) -> str:
@@ -178,7 +193,7 @@ def test_each_language_has_its_own_template_and_the_rest_the_default(tmp_path: P
     )
     mine = {"th": template(tmp_path, "thai.jinja", text)}
     assert last_turn(THAI_ALONE, template=mine) == "th=ใช่;แมวนอนไหม (Thai)"
-    assert last_turn(ENGLISH, template=mine).startswith("[English]\n")
+    assert last_turn(ENGLISH, template=mine).startswith("Example:\n")
     for_all = mine["th"]
     assert last_turn(ENGLISH, template=for_all) == "en=yes;Does the dog run? (English)"
 
@@ -196,14 +211,21 @@ def test_text_of_a_row_is_never_read_as_a_template() -> None:
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("{{ range(10) }}", "'call' is not allowed"),
         ("{% include '/etc/passwd' %}", "'include' is not allowed"),
-        ("{{ demonstrations }}", "shows texts and numbers, found a list of 2"),
+        ("{{ demonstrations }}", "shows texts and numbers, found a list of 1"),
+        ("{% if language == 'my' %}{{ prompt }} {{ anwser }}{% endif %}{{ prompt }}", "'anwser' is undefined"),
+        ("{% for d in demonstrations %}{{ d.answer }}{% endfor %}{{ prompt }}", "no attribute 'answer'"),
+        ("{% for d in demonstrations %}{{ d.prompt }}{% endfor %}", "it does not show {{ prompt }}"),
+        ("{{ prompt if language != 'lo' else '' }}", "it does not show {{ prompt }}"),
     ],
-    ids=["undefined", "unfinished", "syntax", "internals", "call", "include", "list"],
+    ids=[
+        *("undefined", "unfinished", "syntax", "internals", "call", "include", "list"),
+        *("undefined in a branch", "undefined part", "no prompt", "no prompt for a language"),
+    ],
 )
 def test_a_faulty_template_is_named_with_what_it_may_use(tmp_path: Path, text: str, reason: str) -> None:
     path = template(tmp_path, "mine.jinja", text)
     with pytest.raises(RecipeError) as caught:
-        last_turn(INDONESIAN, template=path)
+        demonstrator(template=path)  # before any row is read
     said = str(caught.value)
     assert said.startswith(f"verbalizer.demonstration.template: {path}: ")
     assert reason in said
@@ -293,14 +315,33 @@ def test_the_teacher_keeps_its_own_chat_template() -> None:
     assert encoder("teacher").tokenizer.decode(teacher["off_policy"]) == "Apakah kucing itu tidur?\n"
 
 
-def test_a_demonstration_longer_than_the_teachers_room_is_left_out_and_counted() -> None:
-    shown = len(made(Demonstration())[0].teacher_prompts["on_policy"])
-    fits, ledger = made(Demonstration(), room=shown)
-    assert len(fits.teacher_prompts["on_policy"]) == shown
+def decoded(ids: list[int]) -> str:
+    return str(encoder("teacher").tokenizer.decode(ids))
+
+
+def test_of_a_demonstration_that_does_not_fit_the_last_part_is_left_out_first_then_all_and_each_is_counted() -> None:
+    def prompt(room: int, languages: list[str] | None = None) -> tuple[Any, Ledger]:
+        settings = Demonstration(languages=languages or ["same", "en"])
+        only, ledger = made(settings, room=room)
+        return only, ledger
+
+    whole, ledger = prompt(10_000)
+    needed = len(whole.teacher_prompts["on_policy"])
     assert not ledger.counts
-    bare, ledger = made(Demonstration(), room=shown - 1)
+    assert prompt(needed)[0].teacher_prompts == whole.teacher_prompts, "it fits to the token"
+    own, ledger = prompt(needed - 1)
+    alone = made(Demonstration(languages=["same"]))[0]
+    assert own.teacher_prompts == alone.teacher_prompts
+    assert ledger.as_json() == {"demonstration cut to 1 of 2 parts: longer than the teacher's room": {"id": 1}}
+    english, _ = prompt(needed - 1, ["en", "same"])
+    assert "Does the cat sleep?" in decoded(english.teacher_prompts["on_policy"])
+    assert decoded(english.teacher_prompts["on_policy"]).count("Apakah kucing") == 1
+    bare, ledger = prompt(len(alone.teacher_prompts["on_policy"]) - 1)
     assert bare.teacher_prompts["on_policy"] == bare.teacher_prompts["off_policy"]
     assert ledger.as_json() == {"taught without a demonstration: longer than the teacher's room": {"id": 1}}
+    for cut in (own, bare, prompt(1)[0]):
+        assert (cut.prompt, cut.response) == (whole.prompt, whole.response), "never prompt nor response"
+        assert cut.teacher_prompts["off_policy"] == whole.teacher_prompts["off_policy"]
 
 
 def test_off_policy_the_rows_own_response_has_to_fit_behind_the_demonstration() -> None:
@@ -308,7 +349,8 @@ def test_off_policy_the_rows_own_response_has_to_fit_behind_the_demonstration() 
     shown, _ = made(settings)
     needed = len(shown.teacher_prompts["off_policy"]) + len(shown.response)
     assert not made(settings, context=needed)[1].counts
-    bare, ledger = made(settings, context=needed - 1)
-    assert bare.teacher_prompts["off_policy"] == bare.teacher_prompts["on_policy"]
-    assert ledger.as_json() == {"taught without a demonstration: longer than the teacher's room": {"id": 1}}
+    less, ledger = made(settings, context=needed - 1)
+    assert len(less.teacher_prompts["off_policy"]) + len(less.response) < needed
+    assert less.response == shown.response
+    assert ledger.as_json() == {"demonstration cut to 1 of 2 parts: longer than the teacher's room": {"id": 1}}
     assert not made(Demonstration(terms=["on_policy"]), context=needed - 1)[1].counts

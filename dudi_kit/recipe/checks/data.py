@@ -58,7 +58,7 @@ def builtin_rows_describe_themselves(recipe: Recipe) -> Iterator[Complaint]:
     """Keys that the built-in corpus would ignore are refused."""
     for path, dataset in datasets(recipe):
         if isinstance(dataset, BuiltinRows):
-            for key in sorted({"format", "language", "english"} & dataset.model_fields_set):
+            for key in sorted({"format", "language", "english", "key"} & dataset.model_fields_set):
                 hint = "use 'languages' to keep some languages" if key == "language" else "remove it"
                 yield Complaint((*path, key), "not-here", f"the built-in corpus has its own {key}", hint, at_key=True)
 
@@ -92,7 +92,7 @@ def only_training_rows_are_drawn(recipe: Recipe) -> Iterator[Complaint]:
     """Held-out rows and tasks are read once, as they are: keys about drawing would be ignored there."""
     for path, dataset in datasets(recipe):
         if path[:2] != ("data", "train"):
-            for key in sorted({"weight", "demonstrate"} & dataset.model_fields_set):
+            for key in sorted({"weight", "demonstrate", "responses", "key"} & dataset.model_fields_set):
                 message = f"'{key}' is about training rows"
                 yield Complaint((*path, key), "no-effect", message, "remove it", at_key=True)
 

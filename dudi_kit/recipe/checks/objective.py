@@ -5,27 +5,6 @@ from collections.abc import Iterator
 from dudi_kit.recipe.checks.complaint import Complaint, Rule
 from dudi_kit.recipe.diagnostics import Path
 from dudi_kit.recipe.schema import Recipe
-from dudi_kit.recipe.schema.data import BuiltinRows
-
-
-def demonstrations_need_english(recipe: Recipe) -> Iterator[Complaint]:
-    """`parallel` shows the row's English version; some training row must have one."""
-    demonstration = recipe.verbalizer.demonstration
-    active = [term for term in demonstration.terms if getattr(recipe.signals, term).weight > 0]
-    is_used = bool(active) and recipe.teacher is not None
-    # With `same` among the languages each row can at least be shown itself; the ledger counts what is missing.
-    if demonstration.source != "parallel" or "same" in demonstration.languages or not is_used:
-        return
-    if not any(isinstance(rows, BuiltinRows) or rows.english for rows in recipe.data.train.values()):
-        message = "the verbalizer shows the English version of a row, and no dataset says where it is"
-        hint = "add 'english: {…}' to one, or set verbalizer.demonstration.source to pool or none"
-        needs: tuple[Path, ...] = tuple(("data", "train", name, "english") for name in recipe.data.train)
-        needs += (
-            ("verbalizer", "demonstration", "languages"),
-            ("verbalizer", "demonstration", "source"),
-            *(("signals", term, "weight") for term in active),
-        )
-        yield Complaint(("data", "train"), "needs-english", message, hint, needs)
 
 
 def mapping_is_available(recipe: Recipe) -> Iterator[Complaint]:
@@ -61,7 +40,6 @@ def rollouts_fit(recipe: Recipe) -> Iterator[Complaint]:
 
 
 RULES: tuple[Rule, ...] = (
-    demonstrations_need_english,
     mapping_is_available,
     some_signal_is_on,
     rollouts_fit,

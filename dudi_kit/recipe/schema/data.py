@@ -85,6 +85,36 @@ class English(Strict):
     format: Format = Columns(prompt="english_prompt", response="english_response")
     """How prompt and response stand in the English row."""
 
+    required: bool = True
+    """A row without its English version is a bad row. `false`: it is kept and counted, and its demonstration is made
+    without that part, or the teacher writes it (`verbalizer.demonstration.source: teacher`)."""
+
+
+class TeacherResponses(Strict):
+    """The teacher writes each row's response, in place of the one in the data: sequence-level distillation."""
+
+    source: Literal["teacher"] = Field(alias="from")
+    """Who writes; each prompt is asked once, before training, and its answer is kept."""
+
+    max_new_tokens: Count = 256
+    """Longest response that the teacher may write, in its tokens."""
+
+    temperature: Weight = 0.0
+    """Of the teacher's sampling; 0 is greedy."""
+
+    seed: int = 0
+    """Of the teacher's sampling."""
+
+    on_failure: Literal["skip", "corpus"] = "skip"
+    """A response that is empty, or was cut at `max_new_tokens`: leave the row out, or keep the data's own response.
+    Both are counted."""
+
+
+Responses = Annotated[
+    Annotated[Literal["corpus", "teacher"], Tag("plain")] | Annotated[TeacherResponses, Tag("mapping")],
+    Discriminator(tag_by_shape),
+]
+
 
 class _Rows(Strict):
     format: Format = Columns()
@@ -102,6 +132,14 @@ class _Rows(Strict):
 
     english: English | None = None
     """Where the English version of each row is, for demonstrations; `builtin` data needs none."""
+
+    key: Text | None = None
+    """Column that the rows of one item share in all languages of this dataset: where demonstrations find a row's
+    versions in other languages. `builtin` data needs none."""
+
+    responses: Responses = "corpus"
+    """`corpus`: y is the response in the data; `teacher`: the teacher writes y, once, before training. Short for
+    `{from: teacher}`, which has settings of its own."""
 
     limit: Count | None = None
     """Take only this many rows of each language, the first ones (of a file sorted by label, that is one label); the

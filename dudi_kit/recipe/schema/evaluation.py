@@ -35,4 +35,4 @@ class Evaluation(Strict):
     """Which models answer: the teacher, the student before distillation (the cold start) and after."""
 
     batch_size: Count = 32
-    """Rows generated at a time."""
+    """Rows generated at a time; also where a teacher is asked before training."""

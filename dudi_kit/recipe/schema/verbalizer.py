@@ -21,25 +21,33 @@ Term = Literal["on_policy", "off_policy"]
 class Demonstration(Strict):
     """z: the same task shown with its reference answer, in front of the teacher's prompt, never the student's."""
 
-    source: Literal["parallel", "pool", "none"] = "parallel"
-    """`parallel`: the row itself and its English version; `pool`: other rows of the training data, by seed, never the
-    row itself; `none`: the teacher reads the bare prompt."""
+    source: Literal["parallel", "teacher", "pool", "none"] = "parallel"
+    """`parallel`: the row itself and its versions in other languages, as the data has them; `teacher`: the same, and
+    the teacher is asked once, before training, for the versions that the data lacks; `pool`: other rows of the training
+    data, by seed, never the row itself; `none`: the teacher reads the bare prompt."""
 
     languages: list[DemonstrationLanguage] = Field(default=["same", "en"], min_length=1)
-    """Languages of the demonstration in order; `same` is the row's own."""
+    """Languages of the demonstration in order; `same` is the row's own. Where all of them do not fit, the last ones are
+    left out first."""
 
     terms: list[Term] = Field(default=["on_policy"])
     """Signals whose teacher reads the demonstration."""
 
     template: TextByLanguage | None = None
-    """Jinja file that joins demonstration and prompt, or one for each language; default: the one that ships."""
+    """Jinja file that joins demonstration and prompt, or one for each language; default: those that ship, each in the
+    row's own language."""
 
     seed: int = 0
     """Draws the exemplars of `pool`."""
 
     max_tokens: Count | None = None
-    """Longest teacher prompt, demonstration included; a row whose demonstration does not fit is taught without it, and
-    counted. Default: the teacher's context less the longest response."""
+    """Longest teacher prompt in tokens, demonstration included. Of a demonstration that does not fit the last parts are
+    left out, or all of it, and counted; prompt and response never are. Default: the teacher's context less the longest
+    response."""
+
+    max_new_tokens: Count = 512
+    """Longest version, task and answer together, that the teacher is asked for under `source: teacher`, in tokens; one
+    that is cut there is not shown, and counted."""
 
 
 class Vocabulary(Strict):
