@@ -72,7 +72,8 @@ class Demonstrator:
             return []
         found = {code: self._part(example, code) for code in self.wanted(example)}
         shown = [part for part in found.values() if isinstance(part, Exchange)]
-        reasons = {code: part for code, part in found.items() if isinstance(part, str)}
+        # What was not asked yet is told by the plan, in one line with all that the teacher is to write.
+        reasons = {code: part for code, part in found.items() if isinstance(part, str) and part != NOT_ASKED}
         if not shown:
             events = {f"taught without a demonstration: {reason}": None for reason in reasons.values()}
         else:

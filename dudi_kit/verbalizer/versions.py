@@ -17,7 +17,8 @@ from dudi_kit.data.formats import tidy
 from dudi_kit.data.script import is_mostly_in
 from dudi_kit.data.sources import BadRow
 
-MARKED = re.compile(r"\s*<task>(?P<task>.*)</task>\s*<answer>(?P<answer>.*)</answer>\s*", re.DOTALL)
+# Small teachers often end their turn without the last mark; where they end by themselves nothing is lost.
+MARKED = re.compile(r"\s*<task>(?P<task>.*)</task>\s*<answer>(?P<answer>.*?)(?:</answer>\s*)?", re.DOTALL)
 MARK = re.compile(r"</?(?:task|answer)>")
 
 
