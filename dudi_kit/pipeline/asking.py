@@ -47,11 +47,13 @@ def ask(run: RunDir, file: Path) -> None:
             dtype=source.dtype,
             revision=source.revision,
             gguf_file=source.gguf_file,
+            quantization=source.quantization,
+            device=best_device(),
         )
         batch_size = recipe_from_resolved(run.resolved.read_text(encoding="utf-8")).evaluation.batch_size
         with rich_track(err)("asking the teacher", len(requests)) as advance:
             answer_all(
-                freeze(model).to(best_device()),
+                freeze(model),
                 encoder_of(source, who="teacher"),
                 requests,
                 batch_size=batch_size,
