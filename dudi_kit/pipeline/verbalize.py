@@ -18,10 +18,11 @@ from dudi_kit.plan.build import sides_of, teacher_room, teacher_side
 from dudi_kit.plan.chain import Stage
 from dudi_kit.plan.rows import Row, RowMaker, TeacherSide, training_examples
 from dudi_kit.recipe.load import LoadedRecipe
+from dudi_kit.recipe.schema.data import Dataset
 
 
 class _Shown(NamedTuple):
-    """A prompt that holds a demonstration."""
+    """A prompt as its reader gets it, and the response in the data, or the teacher's."""
 
     row: Row
     example: Example
@@ -51,7 +52,7 @@ def verbalize(recipe: LoadedRecipe, *, output: Path | None, count: int, language
     if side is not None and side.terms:
         out.print(_table(rows, side))
     elif not shown:
-        notice("no signal of this recipe has a teacher that reads demonstrations, and no dataset is demonstrated")
+        notice("nothing to prepare: no signal's teacher reads demonstrations, and the rows stay as the data has them")
     for line in ledger.lines():
         notice(f"note  {line}")
 
@@ -59,7 +60,7 @@ def verbalize(recipe: LoadedRecipe, *, output: Path | None, count: int, language
 def _shown(
     stage: Stage, rows: Iterable[Row], examples: list[Example], student: Encoder, side: TeacherSide | None
 ) -> list[_Shown]:
-    """What the teacher reads, or the student of a recipe that trains a teacher to read demonstrations."""
+    """What the teacher reads; of a recipe without such a teacher, the rows that demonstrations or a teacher changed."""
     found = []
     for row in rows:
         example = examples[row.index]
@@ -67,9 +68,14 @@ def _shown(
         if side is not None and side.terms:
             text = side.encoder.tokenizer.decode(row.teacher_prompts[side.terms[0]])
             found.append(_Shown(row, example, "teacher", str(text), response))
-        elif stage.recipe.data.train[row.dataset].demonstrate:
+        elif _is_made(stage.recipe.data.train[row.dataset]):
             found.append(_Shown(row, example, "student", str(student.tokenizer.decode(row.prompt)), response))
     return found
+
+
+def _is_made(dataset: Dataset) -> bool:
+    """Whether its rows are not just as the data has them."""
+    return dataset.demonstrate or dataset.responses != "corpus"
 
 
 def _in_turn(shown: list[_Shown], count: int) -> Iterator[_Shown]:

@@ -59,7 +59,7 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
     """Load the models, put the student into the engine, and bring all parts of the loop together."""
     student_side = Encoder(load_tokenizer(str(run.tokenizer)), who="student")
     teaching = teaching_of(plan)
-    made = _rows(run, recipe, plan, student_side, teaching)
+    made = planned_rows(run, recipe, plan, student_side, teaching)
     objective = Objective(
         recipe.signals,
         padding=Padding(student_side.pad_id, teaching.encoder.pad_id if teaching else student_side.pad_id),
@@ -92,7 +92,7 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
     )
 
 
-def _rows(run: RunDir, recipe: Recipe, plan: Plan, student: Encoder, teaching: Teaching | None) -> TrainingRows:
+def planned_rows(run: RunDir, recipe: Recipe, plan: Plan, student: Encoder, teaching: Teaching | None) -> TrainingRows:
     """The rows that were planned. The teacher is never asked here: its answers lie in the run directory."""
     ledger, asked = Ledger(), Asked(read_answers([run.asked]))  # the plan has counted and reported already
     examples = training_examples(recipe, ledger, asked)
