@@ -362,6 +362,43 @@ def test_missing_and_double_keys(tmp_path: Path):
         load(path=path, language="th", english=settings)
 
 
+PARTLY = [
+    THAI | {"english_prompt": "Hi", "english_response": "Hello"},
+    THAI,
+    THAI | {"english_prompt": None, "english_response": None},
+    THAI | {"english_prompt": "Hi", "english_response": " "},
+]
+"""An English version that is there, one whose columns are missing, one that is null, one that is empty."""
+
+
+def test_rows_without_their_english_version_are_refused_with_the_way_to_keep_them(tmp_path: Path):
+    path = jsonl(tmp_path / "rows.jsonl", *PARTLY)
+    with pytest.raises(
+        DataError, match=r"rows\.jsonl:2 \(chat\): no column 'english_prompt'.*english\.required: false"
+    ):
+        load(path=path, language="th", english={})
+    ledger = Ledger()
+    assert [e.origin.row for e in load(ledger, "skip", path=path, language="th", english={})] == [1]
+    assert sum(ledger.counts.values()) == 3
+
+
+def test_rows_that_may_lack_their_english_version_are_kept_and_counted(tmp_path: Path):
+    path, ledger = jsonl(tmp_path / "rows.jsonl", *PARTLY), Ledger()
+    examples = load(ledger, path=path, language="th", english={"required": False})
+    assert [example.english is not None for example in examples] == [True, False, False, False]
+    assert ledger.as_json() == {"row without an English version": {"th": 3}}
+    assert f"first: {path}:2, {path}:3, {path}:4" in ledger.lines()[0]
+
+
+def test_rows_of_one_item_share_its_key_and_a_second_row_of_a_language_is_refused(tmp_path: Path):
+    rows = [THAI | {"n": 7, "l": "th"}, TAMIL | {"n": 7, "l": "ta"}, THAI | {"n": 8, "l": "th"}]
+    path = jsonl(tmp_path / "rows.jsonl", *rows, THAI | {"n": 7, "l": "th"})
+    with pytest.raises(DataError, match=r"rows\.jsonl:4 \(chat\): column 'n': '7' stands in row 1 of th already"):
+        load(path=path, language={"column": "l"}, key="n")
+    examples = load(Ledger(), "skip", path=path, language={"column": "l"}, key="n")
+    assert [(example.item, example.language) for example in examples] == [("7", "th"), ("7", "ta"), ("8", "th")]
+
+
 def test_english_path_needs_a_key(tmp_path: Path):
     with pytest.raises(DataError, match=r"english\.path needs english\.key"):
         load(path=jsonl(tmp_path / "rows.jsonl", THAI), language="th", english={"path": "/en.jsonl"})

@@ -154,6 +154,33 @@ def test_the_stages_that_come_first_count(folder: Path) -> None:
     assert digest(parts(recipe, {"a": "1", "b": "2"})) == digest(parts(recipe, {"b": "2", "a": "1"}))
 
 
+def test_the_shipped_words_around_demonstrations_count_where_they_are_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = tmp_path / "verbalizer"
+    shutil.copytree(fingerprint.VERBALIZER_ROOM, room)
+    monkeypatch.setattr(fingerprint, "VERBALIZER_ROOM", room)
+    demonstration = "verbalizer__demonstration"
+    recipes = {
+        "shipped": changed(BASE, **{demonstration: {}}),
+        "thai of its own": changed(BASE, **{demonstration: {"template": {"th": "mine.jinja"}}}),
+        "its own": BASE,
+        "none": changed(BASE, **{demonstration: {"source": "none"}}),
+        "not read": changed(BASE, **{demonstration: {}, "signals__on_policy": {"weight": 0}}),
+        "asked": changed(BASE, **{demonstration: {"source": "teacher", "template": "mine.jinja"}}),
+    }
+
+    def changed_by(file: Path) -> set[str]:
+        before = {name: lock(folder, recipe) for name, recipe in recipes.items()}
+        file.write_text(file.read_text(encoding="utf-8") + " ", encoding="utf-8")
+        return {name for name, recipe in recipes.items() if lock(folder, recipe) != before[name]}
+
+    assert changed_by(room / "templates" / "th.jinja") == {"shipped"}
+    assert changed_by(room / "templates" / "my.jinja") == {"shipped", "thai of its own"}
+    assert changed_by(room / "requests.yaml") == {"asked"}
+    assert changed_by(room / "templates" / "README.md") == set()
+
+
 def test_a_version_of_ours_changes_the_lock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = lock(folder)
     monkeypatch.setattr(fingerprint, "__version__", "99")

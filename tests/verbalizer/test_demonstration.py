@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dudi_kit.data.chat import resolve_template
@@ -79,6 +80,57 @@ def test_none_shows_nothing_and_counts_nothing() -> None:
     side = demonstrator(source="none")
     assert side.turns(INDONESIAN) == INDONESIAN.prompt
     assert not side.ledger.counts
+
+
+# Other languages, found by what the rows of an item share
+
+
+def versions(dataset: str = "rows") -> list[Example]:
+    """Two items in three languages each; English among them as a row, not as a column."""
+    made = [
+        row(2 * i + n, language, f"{language} {item}", f"{item} {language}")
+        for n, item in enumerate(("a", "b"))
+        for i, language in enumerate(("th", "ms", "en"))
+    ]
+    return [replace(e, item=e.prompt[-1].content[-1], origin=e.origin._replace(dataset=dataset)) for e in made]
+
+
+def test_parallel_finds_the_versions_of_a_row_by_what_they_share() -> None:
+    rows = versions()
+    side = demonstrator(tuple(rows), languages=["same", "ms", "en"])
+    thai = next(e for e in rows if e.language == "th" and e.item == "b")
+    assert side.exchanges(thai) == [
+        Exchange("th", "th b", "b th"),
+        Exchange("ms", "ms b", "b ms"),
+        Exchange("en", "en b", "b en"),
+    ]
+    assert not side.ledger.counts
+
+
+def test_versions_are_looked_for_in_the_rows_own_dataset_and_their_lack_is_counted() -> None:
+    side = demonstrator(tuple(versions("other")), languages=["same", "ms", "lo"])
+    mine = replace(THAI_ALONE, item="a")
+    assert [part.language for part in side.exchanges(mine)] == ["th"]
+    events = {f"demonstration without its {code} part: none for this row" for code in ("ms", "lo")}
+    assert set(side.ledger.as_json()) == events
+
+
+def test_pool_never_shows_the_item_itself_whatever_the_seed_languages_and_datasets() -> None:
+    """Items of 1 to 4 versions in two datasets that read the same file; every answer tells its item."""
+    random = np.random.default_rng(0)
+    for trial in range(40):
+        codes = random.permutation(["id", "th", "ms", "en"])[: random.integers(1, 5)].tolist()
+        pool = []
+        for name in ("one", "two"):
+            said = [(str(item), code) for item in range(random.integers(1, 6)) for code in codes]
+            for number, (item, code) in enumerate(said):
+                example = row(number, code, f"{code} {item}", f"answer {item}")
+                pool.append(replace(example, item=item, origin=example.origin._replace(dataset=name)))
+        wanted = ["same", *random.permutation(["en", "ms", "vi"])[:2].tolist()]
+        side = demonstrator(tuple(pool), source="pool", languages=wanted, seed=trial)
+        for example in pool:
+            answers = {part.response for part in side.exchanges(example)}
+            assert example.response not in answers
 
 
 # Pool
