@@ -57,7 +57,7 @@ def ask(run: RunDir, file: Path) -> None:
                 encoder_of(source, who="teacher"),
                 requests,
                 batch_size=batch_size,
-                keep=lambda batch: _append(answers, batch),
+                keep=lambda batch: _append(answers, _lines(batch), file),
                 progress=advance,
             )
 
@@ -118,33 +118,41 @@ def read_requests(file: Path) -> list[Request]:
     return [Request.from_json(json.loads(line)) for line in lines if line]
 
 
+def _lines(batch: list[tuple[Request, Answer]]) -> bytes:
+    return "".join(answer_line(request.key, answer) for request, answer in batch).encode()
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The file of answers, ours alone: recipes that share a teacher must not both ask it the same."""
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                notice("waiting for another command that asks the same teacher")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if not _ends_a_line(path):
-                file.write(b"\n")  # a kill tore the last line: it stays, and is no answer
-            yield file
+        file = path.open("ab")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            notice("waiting for another command that asks the same teacher")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if path.read_bytes()[-1:] not in (b"", b"\n"):
+            _append(file, b"\n", path)  # a kill tore the last line: it stays, and is no answer
+        yield file
+
+
+def _append(file: BinaryIO, content: bytes, path: Path) -> None:
+    """Add to the file, on disk before we go on."""
+    with _writing(path):
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise EnvironmentLack(f"can't write {path}: {error.strerror or error}") from error
-
-
-def _ends_a_line(path: Path) -> bool:
-    content = path.read_bytes()[-1:]
-    return content in (b"", b"\n")
-
-
-def _append(file: BinaryIO, batch: list[tuple[Request, Answer]]) -> None:
-    file.write("".join(answer_line(request.key, answer) for request, answer in batch).encode())
-    file.flush()
-    os.fsync(file.fileno())
+        raise EnvironmentLack(f"can't write {path}: {error.strerror or error}. Free some space.") from error
 
 
 def main(arguments: list[str]) -> int:

@@ -158,6 +158,19 @@ def test_after_a_kill_only_what_lacks_is_asked_and_the_torn_line_harms_nothing(
     assert asking.main([str(run.path), str(file)]) == Exit.OK
 
 
+def test_a_full_disk_is_told_with_the_file_and_is_no_bug(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(tmp_path / "run")
+    shutil.copytree(prepared.run.path, run.path)
+    run.requests.write_text("".join(json.dumps(r.as_json()) + "\n" for r in prepared.requests))
+    monkeypatch.setattr(asking.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert asking.main([str(run.path), str(tmp_path / "answers.jsonl")]) == Exit.ENVIRONMENT
+    said = " ".join(capsys.readouterr().err.split())
+    assert "can't write" in said
+    assert "No space left on device" in said
+
+
 def good_answers(prepared: Prepared) -> str:
     """A good version for every request, as a file."""
     text = "<task>\nWhere is the cat?\n</task>\n<answer>\nUnder the table.\n</answer>"
