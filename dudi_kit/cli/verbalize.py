@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from dudi_kit.cli.app import Recipe, Settings, command
-from dudi_kit.cli.runs import Output, loaded_recipe, stations
+from dudi_kit.cli.runs import Frozen, Lock, Output, loaded_recipe, lock_file, stations
 from dudi_kit.recipe.languages import LANGUAGES
 
 Count = Annotated[int, typer.Option("--count", "-n", min=0, help="How many rows to show.")]
@@ -19,6 +19,8 @@ def verbalize(
     output: Output = None,
     count: Count = 5,
     language: Language = None,
+    frozen: Frozen = False,
+    lock: Lock = None,
 ) -> None:
     """Prepare the demonstrations: ask the teacher for what the data lacks, and show what it will read."""
     if language is not None and language not in LANGUAGES:
@@ -27,4 +29,5 @@ def verbalize(
     stations()  # told to be quiet
     from dudi_kit.pipeline.verbalize import verbalize as prepare_and_show
 
-    prepare_and_show(loaded, output=output, count=count, language=language)
+    held_to = lock_file(recipe, lock, frozen=frozen)
+    prepare_and_show(loaded, output=output, count=count, language=language, lock=held_to)

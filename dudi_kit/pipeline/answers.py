@@ -30,14 +30,17 @@ class AskingStopped(DudiError):
         self.exit_code = code
 
 
-def answers_file(stage: Stage) -> Path:
-    """Where the answers of the stage's teacher are kept: named by all that they depend on, the requests aside."""
+def answers_file(stage: Stage, output: Path | None = None) -> Path:
+    """Where the answers of the stage's teacher are kept: named by all that they depend on, the requests aside.
+
+    output: folder of the run directories; default: the stage's own.
+    """
     teacher = {
         "way": WAY_OF_ASKING,
         "settings": stage.depends_on["settings"]["teacher"],
         "lock": stage.depends_on["dependencies"].get("teacher"),
     }
-    return stage.run.path.parent / ".asked" / f"{digest(teacher)[:16]}.jsonl"
+    return (output or stage.run.path.parent) / ".asked" / f"{digest(teacher)[:16]}.jsonl"
 
 
 def asked_of(stage: Stage) -> Asked:

@@ -16,11 +16,13 @@ from typing import NamedTuple
 from rich.text import Text
 
 from dudi_kit.console import err, out
+from dudi_kit.data.asked import Asked, read_answers
 from dudi_kit.data.batches import join
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Example
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.errors import RecipeError
+from dudi_kit.pipeline.answers import answers_file
 from dudi_kit.pipeline.marks import Kind, Marker, Span
 from dudi_kit.plan.build import Sides, read_sides, row_maker, training_rows
 from dudi_kit.plan.chain import Stage, build_chain
@@ -55,6 +57,9 @@ class Seen:
     made: TrainingRows
     ledger: Ledger
     """What was left out and cut, over all rows."""
+
+    asked: Asked
+    """What the teacher has written so far, and what it is yet to write; `dudi-kit verbalize` asks it."""
 
     @property
     def active(self) -> dict[str, float]:
@@ -91,9 +96,10 @@ def look(recipe: LoadedRecipe, workspace: Path) -> Seen:
     for stage in needed:
         read_sides(stage, Ledger())
     ledger = Ledger()
-    sides = read_sides(main, ledger)
-    made = training_rows(main.recipe, sides.examples, sides.student, sides.teaching, sides.room, ledger)
-    return Seen(main, sides, made, ledger)
+    asked = Asked(read_answers([answers_file(main, Path(recipe.recipe.output.folder))]))
+    sides = read_sides(main, ledger, asked)
+    made = training_rows(main.recipe, sides.examples, sides.student, sides.teaching, sides.room, ledger, asked)
+    return Seen(main, sides, made, ledger, asked)
 
 
 def choose(seen: Seen, wanted: Wanted) -> list[Row]:
@@ -190,7 +196,7 @@ def _added(bare: list[int], shown: list[int], teacher: Encoder) -> tuple[list[in
 def _without_demonstration(seen: Seen, row: Row, example: Example) -> list[str]:
     """Why the row has none: what making it once more puts down."""
     ledger, sides = Ledger(), seen.sides
-    row_maker(seen.stage.recipe, sides.examples, sides.student, sides.teaching, sides.room, ledger).row(
+    row_maker(seen.stage.recipe, sides.examples, sides.student, sides.teaching, sides.room, ledger, seen.asked).row(
         row.index, example
     )
     return sorted({event for event, _ in ledger.counts if "demonstration" in event})
@@ -211,7 +217,7 @@ def _print_summary(seen: Seen) -> None:
         lengths = [len(row.prompt) + len(row.response) for row in by_language[code]]
         name = f"{code} {LANGUAGES[code].name}"
         out.print(Text(f"{BODY}{name:{width + 3}}{len(lengths):>8,}{median(lengths):>8,.0f}{max(lengths):>9,}"))
-    for line in seen.ledger.lines():
+    for line in [*seen.ledger.lines(), *seen.asked.lines()]:
         _print_wrapped(f"! {line}", "yellow")
     out.print()
 

@@ -14,9 +14,9 @@ from dudi_kit.data.ledger import Ledger
 from dudi_kit.errors import DataError
 from dudi_kit.pipeline.answers import asked_of
 from dudi_kit.pipeline.stations import prepare
-from dudi_kit.plan.build import sides_of, teacher_room, teacher_side
+from dudi_kit.plan.build import row_maker, sides_of, teacher_room
 from dudi_kit.plan.chain import Stage
-from dudi_kit.plan.rows import Row, RowMaker, TeacherSide, training_examples
+from dudi_kit.plan.rows import Row, TeacherSide, training_examples
 from dudi_kit.recipe.load import LoadedRecipe
 from dudi_kit.recipe.schema.data import Dataset
 
@@ -31,16 +31,18 @@ class _Shown(NamedTuple):
     response: str
 
 
-def verbalize(recipe: LoadedRecipe, *, output: Path | None, count: int, language: str | None) -> None:
+def verbalize(
+    recipe: LoadedRecipe, *, output: Path | None, count: int, language: str | None, lock: Path | None
+) -> None:
     """Have the teacher write what the demonstrations and responses of a recipe lack, and show what comes of it."""
-    stage = prepare(recipe, output=output)
+    stage = prepare(recipe, output=output, lock=lock)
     ledger = Ledger()
     asked = asked_of(stage)
     examples = training_examples(stage.recipe, ledger, asked)
     student, teaching = sides_of(stage)
     room = teacher_room(stage.recipe, teaching)
-    side = teacher_side(stage.recipe, examples, teaching, room, ledger, asked) if teaching else None
-    rows = RowMaker(stage.recipe.data, student, ledger, side).rows(examples)
+    maker = row_maker(stage.recipe, examples, student, teaching, room, ledger, asked)
+    rows, side = maker.rows(examples), maker.teacher
     chosen = [row for row in rows if language in (None, row.language)]
     if not chosen:
         raise DataError(f"--language {language}: no training row is in this language. Check data.train.")
