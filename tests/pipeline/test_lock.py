@@ -69,7 +69,7 @@ def test_the_lock_names_versions_stages_and_how_each_model_reads(locked: Path, t
     lock = lock_in(locked)
     assert lock["packages"]["transformers"] == metadata.version("transformers")
     assert (lock["recipe_version"], lock["python"]) == (1, f"{sys.version_info.major}.{sys.version_info.minor}")
-    assert set(lock["shipped"]) >= {"corpus", "data/templates/chatml.jinja", "verbalizer/templates/default.jinja"}
+    assert set(lock["shipped"]) >= {"corpus", "data/templates/chatml.jinja", "verbalizer/templates/th.jinja"}
     assert list(lock["stages"]) == ["teacher", "start", "student"]
     assert call("plan", locked / "student.yaml", "-o", tmp_path).exit_code == 0
     run = RunDir(tmp_path / "student")

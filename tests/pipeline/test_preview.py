@@ -193,7 +193,7 @@ def test_a_recipe_without_a_teacher(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "in the loss of sft" in result.stdout
     assert "teacher" not in result.stdout.split("── ")[1]
-    assert "[English" in result.stdout.replace("│", ""), "a student that reads demonstrations is seen to"
+    assert "Jawaban" in result.stdout.replace("│", ""), "a student that reads demonstrations is seen to"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_demonstration_that_begins_as_the_prompt_does_is_marked_whole(folder: 
     example = seen.sides.examples[row.index]
     assert before.endswith("<|im_start|>user\n")
     assert after.startswith(example.prompt[-1].content)
-    assert z == example.prompt[-1].content + example.response if template else z.startswith("[Thai]\n")
+    assert z == example.prompt[-1].content + example.response if template else z.startswith("ตัวอย่าง:\n")
 
 
 # Marks
