@@ -20,7 +20,7 @@ from dudi_kit import __version__
 from dudi_kit.errors import LockMismatch
 from dudi_kit.plan.chain import Stage
 from dudi_kit.plan.fingerprint import WATCHING, corpus_hash, drop, is_path, package_versions
-from dudi_kit.plan.hub import Commits, Reference
+from dudi_kit.plan.hub import COMMIT, Commits, Reference
 from dudi_kit.recipe.load import LoadedRecipe, load_recipe
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
@@ -125,6 +125,12 @@ def read(file: Path, recipe: Path) -> dict[str, Any]:
     version = lock.get("lock") if isinstance(lock, dict) else None
     if version != VERSION:
         raise LockMismatch(f"{file} is no lock of version {VERSION}, the one that this dudi-kit writes; {make}.")
+    try:
+        whole = without_tokenizers(lock) and all(COMMIT.fullmatch(commit) for commit in commits_in(lock).values())
+    except (KeyError, AttributeError, TypeError):
+        whole = False
+    if not whole:
+        raise LockMismatch(f"{file} is damaged: parts are missing, or a commit is none; {make}.")
     return dict(lock)
 
 

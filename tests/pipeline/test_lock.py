@@ -34,6 +34,8 @@ from tests.small import (
 from tests.standin_hub import HEAD, StandinHub
 
 COMMIT, OTHER = "a" * 40, "b" * 40
+MOVING = '{"lock": 1, "stages": {}, "hub": {"models": {"o/m": {"main": "main"}}, "datasets": {}}}'
+"""A lock that holds no commit."""
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,7 @@ def test_what_matters_to_nobody_may_change_under_a_lock(folder: Path) -> None:
     assert RunDir(Path("out/other")).frozen.read_bytes() == (folder / "student.lock.json").read_bytes()
 
 
-@pytest.mark.parametrize("broken", [None, "{", "[]", '{"lock": 99}'])
+@pytest.mark.parametrize("broken", [None, "{", "[]", '{"lock": 99}', '{"lock": 1}', MOVING])
 def test_without_a_lock_that_can_be_read_nothing_is_frozen(folder: Path, broken: str | None) -> None:
     file = folder / "student.lock.json"
     file.unlink() if broken is None else file.write_text(broken)
