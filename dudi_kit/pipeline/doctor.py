@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -28,7 +29,7 @@ from dudi_kit.errors import EnvironmentLack
 
 GB = 10**9
 PATIENCE = 60
-"""Seconds that a probe has; a machine under load imports torch slowly."""
+"""Seconds that the probes have together; a machine under load imports torch slowly."""
 
 HUB_PATIENCE = 4
 """Seconds that the hub has to answer."""
@@ -87,14 +88,15 @@ def report(checks: list[Check]) -> dict[str, Any]:
 def look(output: Path) -> Iterator[Check]:
     """All checks. output: folder of the run directories."""
     probes = {name: _start(name) for name in ("torch", "deepspeed", "bitsandbytes")}
+    until = time.monotonic() + PATIENCE
     hub = _in_background(hub_reach)
     yield Check("python", "ok", f"{platform.python_version()}, dudi-kit {__version__}, {platform.platform()}")
     yield packages()
     lookups = [memory(), outputs(output), downloads()]
     others = [token(), shared_memory(), open_files(), fonts(), optional()]
-    yield from devices(_answer(probes["torch"]))
-    yield engine(_answer(probes["deepspeed"]))
-    yield packed_teachers(_answer(probes["bitsandbytes"]))
+    yield from devices(_answer(probes["torch"], until))
+    yield engine(_answer(probes["deepspeed"], until))
+    yield packed_teachers(_answer(probes["bitsandbytes"], until))
     yield from lookups
     yield hub()
     yield from others
@@ -151,9 +153,10 @@ def _start(probe: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # noqa: S603 – ours
 
 
-def _answer(process: "subprocess.Popen[str]") -> dict[str, Any]:
+def _answer(process: "subprocess.Popen[str]", until: float) -> dict[str, Any]:
+    """What the probe found, or why it did not. until: when it is given up, on the monotonic clock."""
     try:
-        text, _ = process.communicate(timeout=PATIENCE)
+        text, _ = process.communicate(timeout=max(until - time.monotonic(), 0))
         return dict(json.loads(text))
     except subprocess.TimeoutExpired:
         process.kill()

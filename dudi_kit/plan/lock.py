@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from dudi_kit import __version__
 from dudi_kit.errors import LockMismatch
 from dudi_kit.plan.chain import Stage
-from dudi_kit.plan.fingerprint import WATCHING, corpus_hash, drop, is_path, package_versions
+from dudi_kit.plan.fingerprint import WATCHING, corpus_hash, digest, drop, is_path, package_versions
 from dudi_kit.plan.hub import COMMIT, Commits, Reference
 from dudi_kit.recipe.load import LoadedRecipe, load_recipe
 from dudi_kit.recipe.publish import resolved_json
@@ -228,6 +228,7 @@ def _sha256(file: Path) -> str | None:
 
 
 def _shipped() -> dict[str, str]:
+    """What of dudi-kit itself decides: its code, since a version is easily edited, its corpus and its templates."""
     files = {
         f"{room}/{file.relative_to(home)}": file
         for room, pattern in SHIPPED.items()
@@ -235,7 +236,12 @@ def _shipped() -> dict[str, str]:
         for file in sorted(home.glob(pattern))
     }
     hashes = {name: _sha256(file) or "" for name, file in files.items()}
-    return {"corpus": corpus_hash(), **hashes}
+    return {"code": _code_hash(), "corpus": corpus_hash(), **hashes}
+
+
+def _code_hash() -> str:
+    home = Path(str(resources.files("dudi_kit")))
+    return digest({str(file.relative_to(home)): _sha256(file) for file in sorted(home.rglob("*.py"))})
 
 
 def _relative(file: Path, folder: Path) -> str:

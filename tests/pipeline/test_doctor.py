@@ -26,7 +26,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     """What the probes answer; a test may change it. The real ones are tried below, one by one."""
     found = {"torch": DEVICES, "deepspeed": OPS, "bitsandbytes": PACKED}
     monkeypatch.setattr(doctor, "_start", lambda name: name)
-    monkeypatch.setattr(doctor, "_answer", lambda name: found[name])
+    monkeypatch.setattr(doctor, "_answer", lambda name, until: found[name])
     return found
 
 
@@ -178,10 +178,13 @@ def test_what_a_library_says_and_how_it_fails_leave_the_answer_alone(
     assert "hello" in said.err
 
 
-def test_a_probe_that_dies_or_hangs_is_an_answer_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_that_dies_or_hangs_is_an_answer_too() -> None:
     def process(code: str) -> Any:
         return doctor.subprocess.Popen([sys.executable, "-c", code], stdout=doctor.subprocess.PIPE, text=True)
 
-    assert doctor._answer(process("import os; os._exit(7)")) == {"failed": "it ended without an answer (exit code 7)"}
-    monkeypatch.setattr(doctor, "PATIENCE", 0.1)
-    assert doctor._answer(process("import time; time.sleep(60)")) == {"failed": "no answer after 0.1 s"}
+    soon = time.monotonic() + 60
+    assert doctor._answer(process("import os; os._exit(7)"), soon) == {
+        "failed": "it ended without an answer (exit code 7)"
+    }
+    late = doctor._answer(process("import time; time.sleep(60)"), until=time.monotonic())
+    assert late == {"failed": f"no answer after {doctor.PATIENCE} s"}

@@ -71,7 +71,7 @@ def test_the_lock_names_versions_stages_and_how_each_model_reads(locked: Path, t
     lock = lock_in(locked)
     assert lock["packages"]["transformers"] == metadata.version("transformers")
     assert (lock["recipe_version"], lock["python"]) == (1, f"{sys.version_info.major}.{sys.version_info.minor}")
-    assert set(lock["shipped"]) >= {"corpus", "data/templates/chatml.jinja", "verbalizer/templates/th.jinja"}
+    assert set(lock["shipped"]) >= {"code", "corpus", "data/templates/chatml.jinja", "verbalizer/templates/th.jinja"}
     assert list(lock["stages"]) == ["teacher", "start", "student"]
     assert call("plan", locked / "student.yaml", "-o", tmp_path).exit_code == 0
     run = RunDir(tmp_path / "student")
@@ -83,6 +83,14 @@ def test_the_lock_names_versions_stages_and_how_each_model_reads(locked: Path, t
     assert facts["chat_template"] == hashlib.sha256(made.chat_template.encode()).hexdigest()
     assert student["tokenizers"]["teacher"] == facts
     assert student["settings"]["verbalizer"]["demonstration"]["template"] == "mine.jinja"
+
+
+def test_parents_of_a_teachers_recipe_are_locked_too(tmp_path: Path) -> None:
+    file = write_chain(tmp_path)
+    (tmp_path / "teacher.yaml").rename(tmp_path / "base.yaml")
+    write_recipe(tmp_path / "teacher.yaml", {"extends": "base.yaml"})
+    assert call("lock", file).exit_code == 0
+    assert list(lock_in(tmp_path)["files"]) == ["base.yaml", "rows.jsonl", "student.yaml", "teacher.yaml"]
 
 
 def test_a_lock_is_the_same_every_time_and_in_every_folder(folder: Path) -> None:
