@@ -1,19 +1,29 @@
 """Teachers packed by bitsandbytes: near to what they said, smaller, frozen, used alike in training and evaluation."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
+from dudi_kit.data.batches import join
 from dudi_kit.errors import EnvironmentLack
 from dudi_kit.models.generation import Stops, continue_prompts
 from dudi_kit.models.loading import freeze, load_model
+from dudi_kit.models.reading import response_logits
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.schema import read_plan
 from tests.small import ARCHITECTURE, DATASET, call, tokenizer, write_chain
+from tests.standin_hub import MODELS
 
 VOCABULARY = 96
 KINDS = ["int8", "nf4"]
@@ -136,3 +146,46 @@ def test_the_student_itself_is_never_packed(distilled):
     student = load_model(str(run / "final"), who="student", dtype="fp32")
     assert not hasattr(student.config, "quantization_config")
     assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}
+
+
+# The families that shipped recipes name, in small
+
+
+SMALL = {
+    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 96, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+SMALL_EYE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "image_size": 28, "patch_size": 14}  # fmt: skip
+
+
+def write_small(name: str, folder: Path) -> None:
+    """A model of the stand-in hub with all that its config.json says, but its sizes; random weights."""
+    config = copy.deepcopy(MODELS[name].config)
+    if "text_config" in config:
+        config |= {"mm_tokens_per_image": 4, "image_token_index": 95}
+        config["text_config"] |= SMALL
+        config["vision_config"] |= SMALL_EYE
+    else:
+        config |= SMALL
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    kind = AutoModelForImageTextToText if "text_config" in config else AutoModelForCausalLM
+    torch.manual_seed(0)
+    kind.from_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+
+
+TEACHERS = [name for name in MODELS if "Instruct" in name or "-IT" in name or name == "Qwen/Qwen3-4B"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TEACHERS)
+def test_every_family_of_teachers_is_packed_and_reads_a_batch(name, kind, tmp_path):
+    write_small(name, tmp_path)
+    batch = join([[5, 6, 7], [8, 9]], [[10, 11], [12, 13, 14]], pad_id=0)
+    said = {}
+    for quantization in ("none", kind):
+        teacher = load(tmp_path, quantization=quantization)
+        said[quantization] = response_logits(teacher, batch)[batch.response_mask_BR].float().log_softmax(-1)
+    assert said[kind].shape == (5, SMALL["vocab_size"])
+    divergence = (said["none"].exp() * (said["none"] - said[kind])).sum(-1).mean().item()
+    assert 0 < divergence < FARTHEST[kind]
