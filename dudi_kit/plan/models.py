@@ -60,7 +60,27 @@ def config_of(source: ModelSource, *, who: str) -> PreTrainedConfig:
     except (OSError, ValueError, KeyError) as error:
         where = "folder" if Path(source.path).is_absolute() else "hub model"
         raise ModelError(f"{who}.model: can't read the configuration of {where} {source.path}: {error}") from error
+    _check_packing(config, source, who)
     return config.get_text_config()
+
+
+def _check_packing(config: PreTrainedConfig, source: ModelSource, who: str) -> None:
+    """Weights that were packed before they were saved can't be trained, nor packed in another way."""
+    packed = getattr(config, "quantization_config", None)
+    if packed is None or source.gguf_file is not None:
+        return
+    method = packed.get("quant_method") if isinstance(packed, dict) else getattr(packed, "quant_method", None)
+    of = f" by {method}" if method else ""
+    if who == "student":
+        raise ModelError(
+            f"student.model: the weights of {source.path} are quantised{of}, and such weights can't be trained. Name "
+            "the model that they were made from."
+        )
+    if source.quantization != "none":
+        raise ModelError(
+            f"{who}.quantization: the weights of {source.path} are quantised{of} already. Set it to none, or name the "
+            "model that they were made from."
+        )
 
 
 def _check_weights(source: ModelSource, who: str) -> None:

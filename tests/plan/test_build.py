@@ -1,12 +1,13 @@
 """Plans of whole chains, made without a weight."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dudi_kit.data.ledger import Ledger
-from dudi_kit.errors import DataError, RecipeError, VocabularyMismatch
+from dudi_kit.errors import DataError, ModelError, RecipeError, VocabularyMismatch
 from dudi_kit.models import loading
 from dudi_kit.plan.build import build_plan, teaching_of
 from dudi_kit.plan.chain import Stage, build_chain
@@ -295,3 +296,27 @@ def test_a_weight_of_a_dataset_and_the_temperature_show_in_the_shares(tmp_path: 
 def test_the_same_recipe_in_another_folder_has_the_same_lock(tmp_path: Path) -> None:
     one, two = (planned(write_chain(tmp_path / name))[0] for name in ("one", "two"))
     assert one.lock == two.lock
+
+
+@pytest.mark.parametrize(
+    ("packed", "said"),
+    [
+        ("student", r"student\.model: the weights of .*/student are quantised by fp8, .* can't be trained"),
+        ("teacher", r"teacher\.quantization: the weights of .*/teacher are quantised by fp8 already"),
+    ],
+)
+def test_weights_that_were_packed_before_are_refused_where_they_do_not_serve(
+    tmp_path: Path, packed: str, said: str
+) -> None:
+    file = with_models(tmp_path, teacher__quantization="nf4")
+    config = tmp_path / "models" / packed / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"quant_method": "fp8"}}))
+    with pytest.raises(ModelError, match=said):
+        planned(file)
+
+
+def test_a_teacher_that_was_packed_before_may_be_read_as_it_is(tmp_path: Path) -> None:
+    file = with_models(tmp_path)
+    config = tmp_path / "models" / "teacher" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"quant_method": "fp8"}}))
+    assert planned(file)[0].teacher_parameters == planned(with_models(tmp_path / "plain"))[0].teacher_parameters
