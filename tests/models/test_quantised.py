@@ -4,6 +4,7 @@ import copy
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from dudi_kit.errors import EnvironmentLack
 from dudi_kit.models.generation import Stops, continue_prompts
 from dudi_kit.models.loading import freeze, load_model
 from dudi_kit.models.reading import response_logits
+from dudi_kit.pipeline import stations
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.schema import read_plan
 from tests.small import ARCHITECTURE, DATASET, call, tokenizer, write_chain
@@ -100,8 +102,11 @@ def test_without_bitsandbytes_it_is_said_what_to_do(folder, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def distilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A student trained by an nf4 teacher and both of them scored, by the command line."""
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, dict[str, str]]:
+    """A student trained by an nf4 teacher and both of them scored, by the command line.
+
+    Its run directory, what the command said, and how each model was packed for its scores.
+    """
     place = tmp_path_factory.mktemp("distilled")
     made = tokenizer()
     torch.manual_seed(0)
@@ -120,20 +125,29 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
             "tasks": {"where": {"data": {**DATASET, "limit": 1}, "max_new_tokens": 4}},
         },
     )
-    return place / "out" / "student", call("run", recipe, "--output", place / "out")
+    packed: dict[str, str] = {}
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        packed[options["who"]] = options["quantization"]
+        return load_model(*arguments, **options)
+
+    with mock.patch.object(stations, "load_model", watched):
+        result = call("run", recipe, "--output", place / "out")
+    return place / "out" / "student", result, packed
 
 
 def test_a_student_learns_from_a_packed_teacher_and_both_are_scored(distilled):
-    run, result = distilled
+    run, result, packed = distilled
     assert result.exit_code == 0, result.stderr
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(metrics) == 2
     for who in ("teacher", "after"):
         assert (run / "evaluation" / f"{who}.json").is_file()
+    assert packed == {"teacher": "nf4", "student": "none"}
 
 
 def test_the_plan_says_how_the_teacher_is_packed_and_the_lock_depends_on_it(distilled):
-    run, _ = distilled
+    run, *_ = distilled
     plan = read_plan(RunDir(run))
     assert plan.teacher is not None
     assert (plan.teacher.quantization, plan.teacher.dtype) == ("nf4", "bf16")
@@ -142,7 +156,7 @@ def test_the_plan_says_how_the_teacher_is_packed_and_the_lock_depends_on_it(dist
 
 
 def test_the_student_itself_is_never_packed(distilled):
-    run, _ = distilled
+    run, *_ = distilled
     student = load_model(str(run / "final"), who="student", dtype="fp32")
     assert not hasattr(student.config, "quantization_config")
     assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}
