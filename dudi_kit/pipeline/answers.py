@@ -35,9 +35,11 @@ def answers_file(stage: Stage, output: Path | None = None) -> Path:
 
     output: folder of the run directories; default: the stage's own.
     """
+    settings = stage.depends_on["settings"]["teacher"] or {}  # a recipe may have none, and then asks nothing
     teacher = {
         "way": WAY_OF_ASKING,
-        "settings": stage.depends_on["settings"]["teacher"],
+        # What is not set says nothing: a key that a later version adds finds the old answers.
+        "settings": {key: value for key, value in settings.items() if value is not None},
         "lock": stage.depends_on["dependencies"].get("teacher"),
     }
     return (output or stage.run.path.parent) / ".asked" / f"{digest(teacher)[:16]}.jsonl"
