@@ -20,6 +20,7 @@ from dudi_kit.recipe.schema import Recipe
 
 WATCHING = (
     ("version",),
+    ("requires",),
     ("name",),
     ("description",),
     ("output",),

@@ -12,11 +12,13 @@ from functools import reduce
 from pathlib import Path as FilePath
 from typing import NamedTuple
 
+from dudi_kit.recipe import gate
 from dudi_kit.recipe.diagnostics import Finding, InvalidRecipeError, Path, Problem
 from dudi_kit.recipe.paths import DATASETS
 from dudi_kit.recipe.yaml_nodes import LARGEST_FILE, Node, Place, Reading, Source, lines_of, read_yaml
 
 MOST_PARENTS = 10
+REQUIRES: Path = ("requires",)
 
 Overrides = Sequence[tuple[str, str]]
 """(dotted path, YAML text), the last one of a path counts."""
@@ -74,7 +76,9 @@ def compose(path: FilePath, overrides: Overrides = ()) -> Composition:
     trees = list(_override_trees(overrides, whole))
     if trees:
         # All overrides act as one child, so that their order does not matter where one chooses a variant.
-        whole.root = merge(whole.root, reduce(_lay_over, trees))
+        asked = reduce(_lay_over, trees)
+        gate.admit(asked)
+        whole.root = merge(whole.root, asked)
     return whole
 
 
@@ -88,7 +92,8 @@ def merge(parent: Node, child: Node, path: Path = ()) -> Node:
         if node.value is None and not node.flawed and key in parent.value:
             merged.pop(key, None)
         elif key in merged:
-            merged[key] = merge(merged[key], node, (*path, key))
+            below = (*path, key)
+            merged[key] = gate.both(merged[key], node) if below == REQUIRES else merge(merged[key], node, below)
         else:
             merged[key] = node
     return Node(merged, child.place, child.key, child.flawed)
@@ -125,6 +130,7 @@ def _read_chain(path: FilePath, above: tuple[FilePath, ...]) -> Composition:
     source = Source(os.path.normpath(path), path.parent.resolve(), lines_of(text))
     reading = read_yaml(text, source)
     whole = Composition(_mapping(reading, source), reading.findings, [path.resolve()])
+    gate.admit(whole.root)
     assert isinstance(whole.root.value, dict)
     extends = whole.root.value.pop("extends", None)
     if extends is None:

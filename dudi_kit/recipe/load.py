@@ -1,7 +1,7 @@
 """A YAML file in, a checked recipe out, or all that is wrong with it at once.
 
-Text → tree with places (`yaml_nodes`) → merged with parents and overrides (`compose`) → paths made absolute (`paths`) →
-validated by the schema, its errors put into sentences (`sentences`) → rules that span fields (`checks`).
+Text → tree with places (`yaml_nodes`) → for this dudi-kit at all? (`gate`) → merged with parents and overrides
+(`compose`) → paths made absolute (`paths`) → validated by the schema, its errors put into sentences (`sentences`) → rules that span fields (`checks`).
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,12 @@ from pydantic import ValidationError
 
 from dudi_kit.recipe.checks import check
 from dudi_kit.recipe.compose import Overrides, compose
-from dudi_kit.recipe.diagnostics import Finding, InvalidRecipeError, Path, Problem, errors, shown, sort
+from dudi_kit.recipe.diagnostics import Finding, InvalidRecipeError, Path, Problem, errors, sort
 from dudi_kit.recipe.heal import heal
 from dudi_kit.recipe.paths import make_paths_absolute
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.sentences import problems, respelt
 from dudi_kit.recipe.yaml_nodes import Node
-
-LANGUAGE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,6 @@ def check_recipe(path: FilePath | str, overrides: Overrides = ()) -> Checked:
 
 def validate(values: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:
     """Plain values against the schema and the rules that span fields, which run even where the schema complains."""
-    if (wrong_version := _version_problem(values)) is not None:
-        return None, [wrong_version]
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -124,16 +120,6 @@ def _behind_misspelt_keys(error: ValidationError, values: dict[str, Any], known:
     except ValidationError as again:
         more = [problem._replace(path=renamed.get(problem.path, problem.path)) for problem in problems(again, values)]
         return [problem for problem in more if problem.path not in known]
-
-
-def _version_problem(values: dict[str, Any]) -> Problem | None:
-    """Checked first: a recipe of another version may mean something else by every key."""
-    version = values.get("version", LANGUAGE_VERSION)
-    if type(version) is int and version == LANGUAGE_VERSION:
-        return None
-    message = f"this dudi-kit reads recipes of version {LANGUAGE_VERSION}, got {shown(version)}"
-    hint = "a newer dudi-kit may read it" if type(version) is int and version > 1 else f"write {LANGUAGE_VERSION}"
-    return Problem(("version",), "version", message, hint)
 
 
 def _flawed(root: Node, path: Path) -> bool:

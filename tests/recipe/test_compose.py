@@ -227,3 +227,15 @@ def test_the_word_teacher_is_no_path(load: Load, tmp_path: Path) -> None:
     (tmp_path / "teacher").mkdir()
     text = "extends: minimal.yaml\nstudent: {init: scratch, tokenizer: {from: teacher}}"
     assert load(text).values["student"]["tokenizer"]["from"] == "teacher"
+
+
+def test_requirements_of_parents_hold_beside_ones_own(load: Load) -> None:
+    parent = 'extends: minimal.yaml\nrequires: ">=0.0.1"\n'
+    assert load('extends: parent.yaml\nrequires: "<99"', parent=parent).recipe.requires == "<99,>=0.0.1"
+    assert load("extends: parent.yaml", parent=parent).recipe.requires == ">=0.0.1"
+
+
+def test_a_version_on_the_command_line_is_asked_about_too(minimal: Path) -> None:
+    for override, code in ((("version", "2"), "version"), (("requires", ">=99"), "requires")):
+        (finding,) = check_recipe(minimal, [override, ("trainig.seed", "1")]).findings
+        assert (finding.file, finding.code) == ("command line", code)

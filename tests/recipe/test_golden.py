@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dudi_kit import __version__
 from dudi_kit.recipe.diagnostics import render
 from dudi_kit.recipe.load import check_recipe
 
@@ -51,7 +52,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def answer_to(recipe: str, folder: Path) -> str:
     (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
-    return render(check_recipe("recipe.yaml").findings).replace(str(folder), "<folder>")
+    answer = render(check_recipe("recipe.yaml").findings)
+    return answer.replace(str(folder), "<folder>").replace(f"this is {__version__}", "this is <version>")
 
 
 @pytest.mark.parametrize(("file", "title", "recipe", "answer"), CASES, ids=[f"{c[0].stem}: {c[1]}" for c in CASES])

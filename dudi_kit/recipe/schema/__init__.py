@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from dudi_kit.recipe.schema.base import Name, Strict, Text
+from dudi_kit.recipe.schema.base import Name, Requirement, Strict, Text
 from dudi_kit.recipe.schema.data import Data
 from dudi_kit.recipe.schema.evaluation import Evaluation
 from dudi_kit.recipe.schema.models import Student, Teacher
@@ -18,6 +18,9 @@ class Recipe(Strict):
 
     version: Literal[1] = 1
     """Of the recipe language."""
+
+    requires: Requirement | None = None
+    """Versions of dudi-kit that can read this recipe, such as `>=0.1,<0.3`; asked first of all, of parents too."""
 
     name: Name
     """Names the run directory."""

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from dudi_kit.recipe.languages import ALIASES, LANGUAGES
@@ -21,12 +22,24 @@ def known_language(code: str) -> str:
     raise ValueError(f"unknown language code{hint}; known: {' '.join(LANGUAGES)}")
 
 
+def version_specifier(text: str) -> str:
+    """The text itself, or a ValueError if it says nothing about versions."""
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier:
+        raise ValueError("versions of dudi-kit expected; such as '>=0.1,<0.3'") from None
+    return text
+
+
 LanguageCode = Annotated[
     str, AfterValidator(known_language), WithJsonSchema({"type": "string", "enum": list(LANGUAGES)})
 ]
 """A code of `dudi_kit.recipe.languages`."""
 
 Text = Annotated[str, StringConstraints(min_length=1)]
+Requirement = Annotated[Text, AfterValidator(version_specifier)]
+"""A version specifier as pip reads it."""
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 """Letters, digits, dot, dash and underscore: it becomes a folder's name."""
 
