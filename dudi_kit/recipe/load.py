@@ -1,7 +1,8 @@
 """A YAML file in, a checked recipe out, or all that is wrong with it at once.
 
-Text → tree with places (`yaml_nodes`) → for this dudi-kit at all? (`gate`) → merged with parents and overrides
-(`compose`) → paths made absolute (`paths`) → validated by the schema, its errors put into sentences (`sentences`) → rules that span fields (`checks`).
+Text → tree with places (`yaml_nodes`) → is it for this dudi-kit? (`gate`) → merged with parents and overrides
+(`compose`) → paths made absolute (`paths`) → validated by the schema, its errors put into sentences (`sentences`) →
+rules that span fields (`checks`).
 """
 
 from dataclasses import dataclass

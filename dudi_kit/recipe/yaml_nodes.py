@@ -41,6 +41,7 @@ class Syntax(NamedTuple):
 SYNTAX = {
     "found character '\\t'": Syntax("tabs can't indent YAML", "use spaces"),
     "that cannot start any token": Syntax("a text can't begin with this character", "put the text in quotes"),
+    "expected chomping or indentation": Syntax("a text can't begin with > or |", "put it in quotes"),
     "mapping values are not allowed": Syntax(
         "a second ': ' on this line, or a wrong indentation",
         "put the text in quotes, or align the key with its neighbours",

@@ -236,6 +236,6 @@ def test_requirements_of_parents_hold_beside_ones_own(load: Load) -> None:
 
 
 def test_a_version_on_the_command_line_is_asked_about_too(minimal: Path) -> None:
-    for override, code in ((("version", "2"), "version"), (("requires", ">=99"), "requires")):
+    for override, code in ((("version", "2"), "version"), (("requires", "'>=99'"), "requires")):
         (finding,) = check_recipe(minimal, [override, ("trainig.seed", "1")]).findings
         assert (finding.file, finding.code) == ("command line", code)
