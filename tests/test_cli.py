@@ -61,6 +61,26 @@ def test_findings_as_json_and_as_annotations(recipe: Path) -> None:
     assert line.startswith("::error file=bad.yaml,line=5,col=12,title=unknown-key::training.sede: no such key")
 
 
+def test_findings_as_sarif(recipe: Path) -> None:
+    result = call("validate", "bad.yaml", "nowhere.yaml", "--format=sarif", "--training.sede=2")
+    assert result.exit_code == 1
+    results = json.loads(result.stdout)["runs"][0]["results"]
+    assert [(r["ruleId"], r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]) for r in results] == [
+        ("unknown-key", "bad.yaml"),
+        ("missing-file", "nowhere.yaml"),
+    ]
+
+
+def test_recipes_that_are_named_are_validated_too_and_shared_parents_told_once(recipe: Path) -> None:
+    Path("a.yaml").write_text("extends: bad.yaml\nname: a\nteacher: {recipe: bad.yaml}\n", encoding="utf-8")
+    result = call("validate", "a.yaml")
+    assert result.exit_code == 1
+    assert result.stdout.count("error[unknown-key]") == 1
+    assert "✗ a.yaml: 1 error" in result.stderr
+    assert "✗ bad.yaml: 1 error" in result.stderr
+    assert len(json.loads(call("validate", "a.yaml", "--format=json").stdout)) == 1
+
+
 def test_usage_errors_exit_with_2(recipe: Path) -> None:
     for args in (
         ["run", "good.yaml", "--resmue"],

@@ -1,16 +1,20 @@
 """Commands that read recipes and nothing else: they answer at once, offline and without torch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dudi_kit import console
 from dudi_kit.cli.app import Settings, command, parse_overrides
 from dudi_kit.errors import Exit
+
+if TYPE_CHECKING:
+    from dudi_kit.recipe.diagnostics import Finding
+    from dudi_kit.recipe.nested import Looked
 
 
 class Format(StrEnum):
@@ -19,6 +23,7 @@ class Format(StrEnum):
     TEXT = "text"
     JSON = "json"
     GITHUB = "github"
+    SARIF = "sarif"
 
 
 @command("validate")
@@ -26,23 +31,24 @@ def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recipe files (YAML).", show_default=False)],
     settings: Settings = None,
     form: Annotated[
-        Format, typer.Option("--format", help="text for people, github for annotations in a workflow.")
+        Format,
+        typer.Option("--format", help="text for people, github annotates workflows, sarif is for code scanning."),
     ] = Format.TEXT,
 ) -> None:
     """Check recipes without network, weights or data: every mistake at once, with its place and a fix.
 
-    A file that is not there is a finding like any other (exit code 1).
+    Recipes that they name as teacher or student are checked too. A file that is not there is a finding like any other
+    (exit code 1).
     """
     from dudi_kit.recipe.diagnostics import errors
-    from dudi_kit.recipe.load import check_recipe
+    from dudi_kit.recipe.nested import look
 
-    overrides = parse_overrides(settings)
-    results = [(file, check_recipe(file, overrides).findings) for file in files]
-    if form is Format.JSON:
-        print(json.dumps([f.as_json() for _, findings in results for f in findings], indent=2, ensure_ascii=False))  # noqa: T201
-    for file, findings in results if form is not Format.JSON else ():
-        _print_findings(file, findings, form)
-    if any(errors(findings) for _, findings in results):
+    looked = look(files, parse_overrides(settings))
+    if form in (Format.JSON, Format.SARIF):
+        _print_json(looked, form)
+    else:
+        _print_lines(looked, form)
+    if any(errors(each.findings) for each in looked):
         raise typer.Exit(Exit.INVALID)
 
 
@@ -54,23 +60,45 @@ def schema() -> None:
     print(schema_text(), end="")  # noqa: T201
 
 
-def _print_findings(file: Path, findings: Sequence[Any], form: Format) -> None:
-    from dudi_kit.recipe.diagnostics import errors
-
-    for finding in findings:
-        if form is Format.GITHUB:
-            print(finding.as_github())  # noqa: T201
-        else:
-            _print_finding(finding)
-    wrong, warned = len(errors(findings)), len(findings) - len(errors(findings))
-    notes = f" ({warned} warning{'s' * (warned > 1)})" if warned else ""
-    if wrong:
-        console.notice(f"✗ {file}: {wrong} error{'s' * (wrong > 1)}{notes}", style="bold red")
-    else:
-        console.notice(f"✓ {file}{notes}", style="bold green")
+def _once(looked: "Sequence[Looked]") -> "Iterator[tuple[Looked, list[Finding]]]":
+    """Each file with its findings, but for those that were told before: two files may have one parent."""
+    told: set[Finding] = set()
+    for each in looked:
+        yield each, [finding for finding in each.findings if finding not in told]
+        told |= set(each.findings)
 
 
-def _print_finding(finding: Any) -> None:
+def _print_json(looked: "Sequence[Looked]", form: Format) -> None:
+    from dudi_kit.recipe.sarif import sarif
+
+    found = [(each.file, finding) for each, findings in _once(looked) for finding in findings]
+    content = sarif(found) if form is Format.SARIF else [finding.as_json() for _, finding in found]
+    print(json.dumps(content, indent=2, ensure_ascii=False))  # noqa: T201
+
+
+def _print_lines(looked: "Sequence[Looked]", form: Format) -> None:
+    for each, findings in _once(looked):
+        for finding in findings:
+            if form is Format.GITHUB:
+                print(finding.as_github())  # noqa: T201
+            else:
+                _print_finding(finding)
+        _print_verdict(each)
+
+
+def _print_finding(finding: "Finding") -> None:
     style = "red" if finding.severity == "error" else "yellow"
     for number, line in enumerate(finding.render().split("\n")):
         console.say(line, style="" if number == 1 else style)  # the recipe's own line stays as it is
+
+
+def _print_verdict(looked: "Looked") -> None:
+    from dudi_kit.recipe.diagnostics import errors
+
+    wrong = len(errors(looked.findings))
+    warned = len(looked.findings) - wrong
+    notes = f" ({warned} warning{'s' * (warned > 1)})" if warned else ""
+    if wrong:
+        console.notice(f"✗ {looked.file}: {wrong} error{'s' * (wrong > 1)}{notes}", style="bold red")
+    else:
+        console.notice(f"✓ {looked.file}{notes}", style="bold green")

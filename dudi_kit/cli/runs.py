@@ -105,10 +105,10 @@ def plan(
 
 
 def loaded_recipe(recipe: Path, settings: Sequence[str] | None) -> "LoadedRecipe":
-    """The checked recipe; a mistake in it is told at once, before torch is imported."""
-    from dudi_kit.recipe.load import load_recipe
+    """The checked recipe; a mistake in it, or in one that it names, is told at once, before torch is imported."""
+    from dudi_kit.recipe.nested import load_whole
 
-    loaded = load_recipe(recipe, parse_overrides(settings))
+    loaded = load_whole(recipe, parse_overrides(settings))
     for warning in loaded.warnings:
         console.notice(str(warning))
     return loaded

@@ -13,7 +13,7 @@ from pathlib import Path as FilePath
 from typing import NamedTuple
 
 from dudi_kit.recipe import gate
-from dudi_kit.recipe.diagnostics import Finding, InvalidRecipeError, Path, Problem
+from dudi_kit.recipe.diagnostics import COMMAND_LINE, Finding, InvalidRecipeError, Path, Problem
 from dudi_kit.recipe.paths import DATASETS
 from dudi_kit.recipe.yaml_nodes import LARGEST_FILE, Node, Place, Reading, Source, lines_of, read_yaml
 
@@ -206,7 +206,7 @@ def _lay_over(below: Node, above: Node) -> Node:
 def _override_trees(overrides: Overrides, whole: Composition) -> Iterator[Node]:
     for dotted, text in overrides:
         prefix = f"--{dotted}="
-        source = Source("command line", FilePath.cwd(), lines_of(prefix + text), numbered=False, shift=len(prefix))
+        source = Source(COMMAND_LINE, FilePath.cwd(), lines_of(prefix + text), numbered=False, shift=len(prefix))
         key = Place(source, 1, 3, max(1, len(dotted)))
         if "" in dotted.split("."):
             hint = "write it as training.seed"

@@ -18,6 +18,9 @@ Path = tuple[str | int, ...]
 
 Severity = Literal["error", "warning"]
 
+COMMAND_LINE = "command line"
+"""The name of the text that overrides stand in."""
+
 LONGEST_LINE = 140
 """Characters of a source line that are shown; more is cut around the caret."""
 
@@ -68,10 +71,15 @@ class Finding:
 
     def as_github(self) -> str:
         """A workflow command of GitHub Actions, which annotates the line."""
-        text = f"{self.path + ': ' if self.path else ''}{self.message}{f' ({self.hint})' if self.hint else ''}"
-        text = visible(text).replace("%", "%25").replace("\n", "%0A")
-        place = f"file={self.file},line={self.line},col={self.column}" if self.line else f"file={self.file}"
-        return f"::{self.severity} {visible(place)},title={self.code}::{text}"
+        place = f",line={self.line},col={self.column}" if self.line else ""
+        file = _escaped(self.file).replace(":", "%3A").replace(",", "%2C")
+        return f"::{self.severity} file={file}{place},title={self.code}::{_escaped(self.sentence)}"
+
+    @property
+    def sentence(self) -> str:
+        """All that is to say, but for the place."""
+        about = f"{self.path}: " if self.path else ""
+        return visible(f"{about}{self.message}{f' ({self.hint})' if self.hint else ''}")
 
     def render(self) -> str:
         """The three lines above; one where there is no place in a file."""
@@ -161,6 +169,11 @@ def cells(text: str) -> int:
     wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
     marks = sum(unicodedata.category(char) in ("Mn", "Me", "Cf") for char in text)
     return len(text) + wide - marks
+
+
+def _escaped(text: str) -> str:
+    """As the data of a workflow command."""
+    return visible(text).replace("%", "%25").replace("\n", "%0A")
 
 
 def _is_control(char: str) -> bool:

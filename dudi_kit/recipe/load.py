@@ -53,6 +53,8 @@ class Checked:
 
     loaded: LoadedRecipe | None
     findings: tuple[Finding, ...]
+    tree: Node | None = None
+    """The merged values with their places, unless a text could not be read."""
 
 
 def load_recipe(path: FilePath | str, overrides: Overrides = ()) -> LoadedRecipe:
@@ -82,7 +84,7 @@ def check_recipe(path: FilePath | str, overrides: Overrides = ()) -> Checked:
     ]
     findings = sort(findings)
     if recipe is None or errors(findings):
-        return Checked(None, tuple(findings))
+        return Checked(None, tuple(findings), whole.root)
     loaded = LoadedRecipe(
         recipe=recipe,
         path=path.absolute(),
@@ -92,7 +94,7 @@ def check_recipe(path: FilePath | str, overrides: Overrides = ()) -> Checked:
         warnings=tuple(findings),
         tree=whole.root,
     )
-    return Checked(loaded, tuple(findings))
+    return Checked(loaded, tuple(findings), whole.root)
 
 
 def validate(values: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:

@@ -136,6 +136,11 @@ class Node:
             nodes.append(below)
         return nodes
 
+    def at(self, path: Path) -> "Node | None":
+        """The node at the path, if it is written."""
+        nodes = self.trail(path)
+        return nodes[-1] if len(nodes) > len(path) else None
+
     def locate(self, problem: Problem) -> Finding:
         """The problem, put at its path, or at the nearest key above it that is written."""
         nodes = self.trail(problem.path)
