@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from dudi_kit import console
-from dudi_kit.cli.app import Settings, command, parse_overrides
+from dudi_kit.cli.app import Recipe, Settings, command, parse_overrides
 from dudi_kit.errors import Exit
 
 if TYPE_CHECKING:
     from dudi_kit.recipe.diagnostics import Finding
     from dudi_kit.recipe.nested import Looked
+    from dudi_kit.recipe.show import Comparison, Shown
+
+
+WIDEST = 48
+"""Cells up to which comments of `show` stand in one column; beside a longer line, they come right after it."""
 
 
 class Format(StrEnum):
@@ -49,6 +55,40 @@ def validate(
     else:
         _print_lines(looked, form)
     if any(errors(each.findings) for each in looked):
+        raise typer.Exit(Exit.INVALID)
+
+
+@command("show")
+def show(
+    recipe: Recipe,
+    settings: Settings = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", metavar="", help="Fill in every default; it must be valid.")
+    ] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", metavar="", help="Only what it says otherwise than its parent, or the defaults.")
+    ] = False,
+) -> None:
+    """Print a recipe as one, parents and overrides merged, with the origin of each value as a comment.
+
+    What is printed is a recipe itself: relative paths are those of the recipe's own folder.
+    """
+    from dudi_kit.recipe import show as views
+    from dudi_kit.recipe.diagnostics import errors
+    from dudi_kit.recipe.load import check_recipe
+
+    if resolved and diff:
+        raise typer.BadParameter("choose one of them", param_hint="--resolved, --diff")
+    overrides = parse_overrides(settings)
+    if diff:
+        _print_comparison(views.changes(recipe, overrides), recipe)
+        return
+    _print_shown((views.resolved if resolved else views.merged)(recipe, overrides))
+    wrong = errors(check_recipe(recipe, overrides).findings)
+    if wrong:
+        console.notice(
+            f"✗ {recipe}: {len(wrong)} error{'s' * (len(wrong) > 1)}, see dudi-kit validate", style="bold red"
+        )
         raise typer.Exit(Exit.INVALID)
 
 
@@ -102,3 +142,21 @@ def _print_verdict(looked: "Looked") -> None:
         console.notice(f"✗ {looked.file}: {wrong} error{'s' * (wrong > 1)}{notes}", style="bold red")
     else:
         console.notice(f"✓ {looked.file}{notes}", style="bold green")
+
+
+def _print_shown(lines: "Sequence[Shown]") -> None:
+    from dudi_kit.recipe.diagnostics import cells
+
+    widths = [cells(line.text) for line in lines if line.note]
+    column = max((width for width in widths if width <= WIDEST), default=0)
+    for line in lines:
+        note = f"{' ' * max(0, column - cells(line.text))}  # {line.note}" if line.note else ""
+        console.out.print(Text(line.text) + Text(note, style="dim"))
+
+
+def _print_comparison(comparison: "Comparison", recipe: Path) -> None:
+    console.say(f"--- {comparison.before}", style="bold red")
+    console.say(f"+++ {recipe}", style="bold green")
+    styles = {"-": "red", "+": "green", " ": ""}
+    for change in comparison.changes:
+        console.say(f"{change.sign} {change.text}".rstrip(), style=styles[change.sign])

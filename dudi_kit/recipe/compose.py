@@ -66,8 +66,12 @@ class Composition:
     """The merged tree, what is wrong with its texts, and the files it came from, the recipe's own first."""
 
     root: Node
+    source: Source
+    """The recipe's own text."""
+
     findings: list[Finding] = field(default_factory=list)
     files: list[FilePath] = field(default_factory=list)
+    parent: FilePath | None = None
 
 
 def compose(path: FilePath, overrides: Overrides = ()) -> Composition:
@@ -129,7 +133,7 @@ def _read_chain(path: FilePath, above: tuple[FilePath, ...]) -> Composition:
     # The folder is made real, the file is not: a link to a recipe counts as lying where the link lies.
     source = Source(os.path.normpath(path), path.parent.resolve(), lines_of(text))
     reading = read_yaml(text, source)
-    whole = Composition(_mapping(reading, source), reading.findings, [path.resolve()])
+    whole = Composition(_mapping(reading, source), source, reading.findings, [path.resolve()])
     gate.admit(whole.root)
     assert isinstance(whole.root.value, dict)
     extends = whole.root.value.pop("extends", None)
@@ -137,7 +141,11 @@ def _read_chain(path: FilePath, above: tuple[FilePath, ...]) -> Composition:
         return whole
     parent = _read_parent(path, extends, above)
     return Composition(
-        merge(parent.root, whole.root), [*whole.findings, *parent.findings], [*whole.files, *parent.files]
+        merge(parent.root, whole.root),
+        source,
+        [*whole.findings, *parent.findings],
+        [*whole.files, *parent.files],
+        path.parent / str(extends.value),
     )
 
 

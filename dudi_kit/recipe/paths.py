@@ -55,6 +55,18 @@ def make_paths_absolute(root: Node) -> None:
                     node.value = os.path.normpath(folder / os.path.expanduser(node.value))
 
 
+def rebase(root: Node, folder: FilePath) -> None:
+    """Write relative paths of other folders' texts as they would be in this one; absolute ones stay as they are."""
+    for pattern, is_path in PATH_FIELDS:
+        for node in _select(root, pattern):
+            text, origin = node.value, node.place.source.folder
+            is_relative = isinstance(text, str) and text and not os.path.isabs(os.path.expanduser(text))
+            if isinstance(text, str) and is_relative and origin != folder and is_path(text, origin):
+                moved = os.path.relpath(origin / text, folder)
+                # A model's folder must not look like the name of one on the hub.
+                node.value = moved if moved.startswith("..") or is_path is not _if_folder else f"./{moved}"
+
+
 def _select(node: Node, pattern: Path) -> Iterator[Node]:
     if not pattern:
         yield node
