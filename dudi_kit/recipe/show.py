@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator
-from functools import reduce
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
@@ -124,8 +123,11 @@ def _applicable(recipe: Recipe, written: Node) -> dict[str, Any]:
         unwritten = [path for path in refused if written.at(path) is None]
         if not unwritten:
             return values
-        for path in unwritten:
-            reduce(lambda mapping, part: mapping[part], path[:-1], values).pop(path[-1], None)
+        for *above, key in unwritten:
+            mapping: Any = values
+            for part in above:
+                mapping = mapping[part]
+            del mapping[key]
 
 
 def _with_written_texts(values: Any, node: Node | None) -> Any:

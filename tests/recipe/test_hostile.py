@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dudi_kit.recipe.diagnostics import InvalidRecipeError, errors
+from dudi_kit.recipe.explain import EXAMPLE
 from dudi_kit.recipe.load import check_recipe, load_recipe
 from dudi_kit.recipe.schema import Recipe
 from tests.recipe.conftest import MINIMAL
@@ -99,7 +100,7 @@ VALUES = [
 
 def test_mutated_recipes_are_answered_and_never_crash(tmp_path: Path) -> None:
     """No traceback, and what is accepted has no key that the schema does not know."""
-    text = Path(__file__).parent.joinpath("full.yaml").read_text(encoding="utf-8")
+    text = EXAMPLE.read_text(encoding="utf-8")
     path, draw = tmp_path / "recipe.yaml", random.Random(0)
     for _ in range(300):
         path.write_text(_mutated(text, draw), encoding="utf-8")

@@ -14,7 +14,7 @@ from tests.recipe.conftest import Load
 from tests.recipe.test_golden import GOLDEN, read_cases
 
 ROOT = Path(__file__).parents[2]
-FULL = Path(__file__).parent / "full.yaml"
+FULL = ROOT / "dudi_kit/recipe/example/recipe.yaml"
 VALIDATOR = Draft7Validator(json_schema())
 
 

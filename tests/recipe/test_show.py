@@ -15,7 +15,10 @@ from dudi_kit.recipe.yaml_nodes import Source, lines_of, read_yaml
 from tests.recipe.conftest import MINIMAL
 
 ROOT = Path(__file__).parents[2]
-RECIPES = [Path("tests/recipe/full.yaml"), *(p.relative_to(ROOT) for p in sorted((ROOT / "recipes").rglob("*.yaml")))]
+RECIPES = [
+    Path("dudi_kit/recipe/example/recipe.yaml"),
+    *(p.relative_to(ROOT) for p in sorted((ROOT / "recipes").rglob("*.yaml"))),
+]
 
 View = Callable[[Path], list[Shown]]
 

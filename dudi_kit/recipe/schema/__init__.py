@@ -32,6 +32,8 @@ class Recipe(Strict):
     """The model that teaches; not needed where no token signal has a weight."""
 
     student: Student
+    """The model that is taught."""
+
     data: Data
     verbalizer: Verbalizer = Verbalizer()
     signals: Signals = Signals()

@@ -66,6 +66,7 @@ class LanguageColumn(Strict):
     """The language of each row stands in a column."""
 
     column: Text
+    """The column's name."""
 
 
 RowLanguage = Annotated[
@@ -171,7 +172,10 @@ class HubRows(_Rows):
     """Commit or tag."""
 
     subset: Text | None = None
+    """Configuration of the dataset; `{language}` in it stands for each of `languages`."""
+
     split: Text = "train"
+    """Split of the dataset."""
 
 
 class BuiltinRows(_Rows):
@@ -179,6 +183,7 @@ class BuiltinRows(_Rows):
 
     VARIANT: ClassVar[str] = "builtin"
     builtin: Literal["train", "dev", "test"]
+    """Which part of the corpus."""
 
 
 Dataset = Annotated[

@@ -31,6 +31,8 @@ class Evaluation(Strict):
     """What is measured after training: bits per byte on `data.held_out`, and these tasks."""
 
     tasks: dict[Name, Task] = Field(default={})
+    """Tasks by a name of your own."""
+
     models: list[Subject] = Field(default=["teacher", "before", "after"])
     """Which models answer: the teacher, the student before distillation (the cold start) and after."""
 

@@ -76,8 +76,14 @@ class Architecture(Strict):
     """Model family of transformers that implements it."""
 
     hidden_size: Count = 256
+    """Width of the residual stream."""
+
     layers: Count = 4
+    """Transformer blocks."""
+
     heads: Count = 4
+    """Attention heads; `hidden_size` is an even multiple of them."""
+
     kv_heads: Count | None = None
     """Heads that keys and values are shared over; default: `heads`."""
 
@@ -151,6 +157,8 @@ class ScratchStudent(_Student):
     init: Literal["scratch"]
     architecture: Architecture = Architecture()
     tokenizer: Tokenizer = NewTokenizer()
+    """A new one, or one that exists."""
+
     chat_template: Text | None = None
     """`chatml`, `plain`, or a Jinja file; default: that of the tokenizer, or `chatml` for a new tokenizer."""
 

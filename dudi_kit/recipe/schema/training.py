@@ -47,6 +47,8 @@ class Training(Strict):
     """Share of the steps in which the learning rate rises to its peak."""
 
     weight_decay: Weight = 0.0
+    """Of AdamW, in each step: decoupled from the gradient."""
+
     betas: Annotated[tuple[Probability, Probability], Field(strict=False)] = (0.9, 0.999)
     """Decay of AdamW's two moments."""
 
