@@ -81,6 +81,67 @@ def test_recipes_that_are_named_are_validated_too_and_shared_parents_told_once(r
     assert len(json.loads(call("validate", "a.yaml", "--format=json").stdout)) == 1
 
 
+def test_show_prints_a_recipe_and_tells_when_it_is_broken(recipe: Path) -> None:
+    result = call("show", "good.yaml", "--training.seed=1")
+    assert result.exit_code == 0
+    assert result.stdout.endswith("training:\n  seed: 1  # --set\n")
+    broken = call("show", "bad.yaml")
+    assert broken.exit_code == 1
+    assert "  sede: 1" in broken.stdout
+    assert "1 error; dudi-kit validate shows them" in broken.stderr
+    assert "precision: bf16" in call("show", "good.yaml", "--resolved").stdout
+    assert call("show", "good.yaml", "--resolved", "--diff").exit_code == 2
+    assert call("show", "nowhere.yaml").exit_code == 1
+
+
+def test_show_diff_names_both_sides(recipe: Path) -> None:
+    Path("child.yaml").write_text("extends: good.yaml\nname: y\n", encoding="utf-8")
+    assert call("show", "child.yaml", "--diff").stdout == "--- good.yaml\n+++ child.yaml\n- name: x\n+ name: y\n"
+
+
+def test_explain_names_the_nearest_key_and_exits_with_2() -> None:
+    result = call("explain", "signals.sequence.beta")
+    assert result.exit_code == 0
+    assert "1/nats" in result.stdout
+    assert "teacher" in call("explain").stdout
+    result = call("explain", "trainig.seed")
+    assert result.exit_code == 2
+    assert "'training'" in result.stderr
+
+
+def test_list_shows_recipes_and_runs(recipe: Path) -> None:
+    Path("outputs/x").mkdir(parents=True)
+    Path("outputs/x/plan.json").write_text("{}", encoding="utf-8")
+    lines = [line.split() for line in call("list", ".").stdout.splitlines()]
+    assert ["x", "good.yaml"] in lines
+    assert ["outputs/x", "planned"] in lines
+    assert call("list", "nowhere").exit_code == 2
+
+
+def test_migrate_writes_the_version_once_and_check_writes_nothing(recipe: Path) -> None:
+    before = recipe.read_text(encoding="utf-8")
+    assert call("migrate", "good.yaml", "--check").exit_code == 1
+    assert recipe.read_text(encoding="utf-8") == before
+    assert call("migrate", "good.yaml").exit_code == 0
+    assert recipe.read_text(encoding="utf-8") == f"version: 1\n{before}"
+    result = call("migrate", "good.yaml", "--check")
+    assert (result.exit_code, "nothing to do" in result.stderr) == (0, True)
+    Path("newer.yaml").write_text("version: 2\nname: x\n", encoding="utf-8")
+    result = call("migrate", "newer.yaml")
+    assert result.exit_code == 1
+    assert "newer.yaml:1:10: error[version]" in result.stdout
+
+
+def test_what_reads_recipes_alone_imports_no_torch(recipe: Path) -> None:
+    calls = [["show", "good.yaml"], ["explain", "teacher"], ["list", "."], ["migrate", "good.yaml", "--check"]]
+    script = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom dudi_kit.cli import app\n"
+        f"for call in {calls}: assert CliRunner().invoke(app, call).exit_code < 2, call\n"
+        "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_usage_errors_exit_with_2(recipe: Path) -> None:
     for args in (
         ["run", "good.yaml", "--resmue"],

@@ -9,8 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dudi_kit import console
-from dudi_kit.recipe.diagnostics import Finding, cells, errors
+from dudi_kit.pipeline.shelf import Card
+from dudi_kit.recipe.diagnostics import Finding, cells, errors, visible
 from dudi_kit.recipe.explain import Explanation
+from dudi_kit.recipe.migrate import Migrated
 from dudi_kit.recipe.nested import Looked
 from dudi_kit.recipe.sarif import sarif
 from dudi_kit.recipe.show import Comparison, Shown
@@ -25,7 +27,7 @@ def table(rows: Sequence[Sequence[str]], styles: Sequence[str], indent: int = 2)
     for column, style in enumerate(styles, start=1):
         grid.add_column(style=style, no_wrap=column < len(styles))
     for row in rows:
-        grid.add_row(*map(Text, row))
+        grid.add_row(*(Text(visible(cell)) for cell in row))
     console.out.print(Padding(grid, (0, 0, 0, indent), expand=False), soft_wrap=False)
 
 
@@ -44,15 +46,21 @@ def as_json(looked: Sequence[Looked], *, as_sarif: bool) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False))  # noqa: T201
 
 
+def each(found: Sequence[Finding]) -> None:
+    """Findings for people."""
+    for finding in found:
+        _finding(finding)
+
+
 def findings(looked: Sequence[Looked], *, as_github: bool) -> None:
     """Findings for people or for annotations, and a verdict on each file."""
-    for each, findings in _once(looked):
-        for finding in findings:
+    for file, fresh in _once(looked):
+        for finding in fresh:
             if as_github:
                 print(finding.as_github())  # noqa: T201
             else:
                 _finding(finding)
-        _verdict(each)
+        _verdict(file)
 
 
 def _finding(finding: Finding) -> None:
@@ -114,3 +122,32 @@ def explanation(told: Explanation) -> None:
         console.say("\nexample", style="dim")
         for line in told.example:
             console.say(f"  {line}")
+
+
+def cards(found: Sequence[Card]) -> None:
+    """Three lines for each recipe: where it is, what it is for, who teaches whom in which languages."""
+    for card in found:
+        console.out.print(
+            Text(visible(f"{card.name}  "), style="bold") + Text(str(card.file), style="dim"), soft_wrap=False
+        )
+        if card.mistakes:
+            table([[f"{card.mistakes} error{'s' * (card.mistakes > 1)}; dudi-kit validate shows them"]], ["red"])
+            continue
+        who = f"{card.teacher} → {card.student}" if card.teacher else f"{card.student}, no teacher"
+        table([[line] for line in (card.description, f"{who} · {' '.join(card.languages)}") if line], [""])
+
+
+def runs(found: Sequence[tuple[Path, str]]) -> None:
+    """How far each run got."""
+    if found:
+        console.say("\nRuns", style="bold")
+        table([[str(folder), state] for folder, state in found], ["", "cyan"])
+
+
+def migration(file: Path, result: Migrated, *, would: bool) -> None:
+    """What was done to a file, or would be."""
+    if not result.changed:
+        console.notice(f"✓ {file}: version {result.version} already, nothing to do", style="bold green")
+        return
+    before = "no version" if result.version is None else f"version {result.version}"
+    console.notice(f"{'! would migrate' if would else '✓ migrated'} {file}, which had {before}", style="bold yellow")

@@ -97,6 +97,56 @@ def explain(
         raise typer.BadParameter(f"no such key; {unknown.hint}", param_hint=path) from None
 
 
+@command("list")
+def list_recipes(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="Default: recipes, or here.", show_default=False)
+    ] = None,
+) -> None:
+    """List the recipes in a folder, and the runs of theirs with how far each got."""
+    from dudi_kit.cli import prints
+    from dudi_kit.pipeline import shelf
+
+    folders = [folder] if folder is not None else shelf.default_folders()
+    for each in folders:
+        if not each.is_dir():
+            raise typer.BadParameter("no such folder", param_hint=str(each))
+    cards = [card for each in folders for card in shelf.recipes(each)]
+    prints.cards(cards)
+    prints.runs(shelf.runs(sorted({card.output for card in cards} | {Path("outputs")})))
+    if not cards:
+        console.notice(f"no recipes in {' or '.join(map(str, folders))}")
+
+
+@command("migrate")
+def migrate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recipe files (YAML).", show_default=False)],
+    check: Annotated[
+        bool, typer.Option("--check", metavar="", help="Change nothing; exit with 1 if something would be.")
+    ] = False,
+) -> None:
+    """Rewrite recipes in the newest version of the recipe language; comments stay as they are."""
+    from dudi_kit.cli import prints
+    from dudi_kit.recipe.diagnostics import InvalidRecipeError
+    from dudi_kit.recipe.migrate import migrate as migrated
+
+    is_well = True
+    for file in files:
+        try:
+            result = migrated(file)
+        except InvalidRecipeError as invalid:
+            prints.each(invalid.findings)
+            is_well = False
+            continue
+        prints.migration(file, result, would=check)
+        if result.changed and check:
+            is_well = False
+        elif result.changed:
+            file.write_text(result.after, encoding="utf-8", newline="")
+    if not is_well:
+        raise typer.Exit(Exit.INVALID)
+
+
 @command("schema")
 def schema() -> None:
     """Print the JSON schema of recipes, for editors."""
