@@ -1,7 +1,7 @@
 """What a rule yields."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dudi_kit.recipe.diagnostics import Path, Severity
 from dudi_kit.recipe.schema import Recipe
@@ -24,5 +24,22 @@ class Complaint(NamedTuple):
 
 Rule = Callable[[Recipe], Iterator[Complaint]]
 
+
+def written(recipe: Recipe, *paths: Path) -> Path:
+    """The first of the paths that the recipe itself writes: to show a mistake where it was made, not at a default."""
+    return next((path for path in paths if _is_written(recipe, path)), paths[0])
+
+
+def _is_written(section: Any, path: Path) -> bool:
+    for key in path:
+        if key not in section.model_fields_set:
+            return False
+        section = getattr(section, str(key))
+    return True
+
+
 HUB_NAME = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?"
 """`owner/name`, or a name alone."""
+
+MOVING = frozenset({"main", "master", "HEAD"})
+"""Revisions that are branches."""

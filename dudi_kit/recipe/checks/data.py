@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from dudi_kit.recipe.checks.complaint import HUB_NAME, Complaint, Rule
+from dudi_kit.recipe.checks.complaint import HUB_NAME, MOVING, Complaint, Rule
 from dudi_kit.recipe.diagnostics import Path
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.data import BuiltinRows, Dataset, FileRows, HubRows, LanguageColumn
@@ -71,6 +71,14 @@ def hub_datasets_are_hub_names(recipe: Recipe) -> Iterator[Complaint]:
             yield Complaint((*path, "hub"), "bad-model-name", f"{dataset.hub!r} is no hub name (owner/name)", hint)
 
 
+def hub_datasets_are_pinned(recipe: Recipe) -> Iterator[Complaint]:
+    """A branch moves under the recipe's feet."""
+    for path, dataset in datasets(recipe):
+        if isinstance(dataset, HubRows) and dataset.revision in MOVING:
+            message = f"{dataset.revision!r} is a branch, which moves"
+            yield Complaint((*path, "revision"), "unpinned", message, "name a commit or a tag", severity="warning")
+
+
 def english_files_need_a_key(recipe: Recipe) -> Iterator[Complaint]:
     """Rows of two files are joined by a column."""
     for path, dataset in datasets(recipe):
@@ -102,6 +110,7 @@ RULES: tuple[Rule, ...] = (
     languages_are_named_once,
     builtin_rows_describe_themselves,
     hub_datasets_are_hub_names,
+    hub_datasets_are_pinned,
     english_files_need_a_key,
     something_is_drawn,
     only_training_rows_are_drawn,

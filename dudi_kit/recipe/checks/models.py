@@ -1,17 +1,17 @@
 """Rules about `teacher` and `student`."""
 
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from dudi_kit.recipe.checks.complaint import HUB_NAME, Complaint, Rule
+from dudi_kit.recipe.checks.complaint import HUB_NAME, MOVING, Complaint, Rule, written
 from dudi_kit.recipe.derive import COLD_START_SUFFIX, tokenizer_is_teachers
 from dudi_kit.recipe.diagnostics import Path, listed, nearest
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import GivenTokenizer, Pretrained, ScratchStudent
 
-MOVING = frozenset({"main", "master", "HEAD"})
 CHAT_TEMPLATES = ("chatml", "plain")
 LONGEST_NAME = 100
 
@@ -40,7 +40,7 @@ def models_are_named_and_pinned(recipe: Recipe) -> Iterator[Complaint]:
     for role in ("teacher", "student"):
         model = getattr(recipe, role)
         if isinstance(model, Pretrained):
-            yield from _model((role, "model"), model.model, model.revision, (role, "revision"))
+            yield from _weights(role, model)
             if model.tokenizer is not None:
                 beside = (role, "tokenizer_revision")
                 yield from _model((role, "tokenizer"), model.tokenizer, model.tokenizer_revision, beside)
@@ -61,6 +61,15 @@ def _model(path: Path, name: str, revision: str | None, pin: Path) -> Iterator[C
     elif revision in MOVING:
         message = f"{revision!r} is a branch, which moves"
         yield Complaint(pin, "unpinned", message, "name a commit or a tag, or run with --frozen", severity="warning")
+
+
+def _weights(role: str, model: Pretrained) -> Iterator[Complaint]:
+    file = os.path.basename(model.model)
+    if file.lower().endswith(".gguf") and not os.path.isdir(model.model):
+        hint = f"name its folder here, and write 'gguf_file: {file}' beside it"
+        yield Complaint((role, "model"), "bad-model-name", "this is a GGUF file, and a folder is expected", hint)
+    else:
+        yield from _model((role, "model"), model.model, model.revision, (role, "revision"))
 
 
 def _hub_name(path: Path, name: str) -> Iterator[Complaint]:
@@ -104,7 +113,8 @@ def heads_divide_the_width(recipe: Recipe) -> Iterator[Complaint]:
     if width % heads or (width // heads) % 2:
         message = f"hidden_size {width} is not an even multiple of {heads} heads"
         hint = f"{math.ceil(width / (2 * heads)) * 2 * heads} would be"
-        yield Complaint((*path, "hidden_size"), "not-divisible", message, hint, ((*path, "heads"),))
+        keys: tuple[Path, ...] = ((*path, "hidden_size"), (*path, "heads"))
+        yield Complaint(written(recipe, *keys), "not-divisible", message, hint, keys)
     if kv_heads is not None and heads % kv_heads:
         message = f"{heads} heads can't share {kv_heads} key-value heads evenly"
         hint = f"a divisor of {heads} can: {', '.join(str(n) for n in range(1, min(heads, 64) + 1) if heads % n == 0)}"
@@ -114,12 +124,12 @@ def heads_divide_the_width(recipe: Recipe) -> Iterator[Complaint]:
 def context_holds_the_longest_row(recipe: Recipe) -> Iterator[Complaint]:
     """A student from scratch is built for `context` tokens."""
     if isinstance(recipe.student, ScratchStudent) and recipe.student.architecture.context < recipe.data.max_length:
-        path = ("student", "architecture", "context")
+        keys: tuple[Path, ...] = (("student", "architecture", "context"), ("data", "max_length"))
         message = (
             f"rows may have {recipe.data.max_length} tokens, the student reads {recipe.student.architecture.context}"
         )
         hint = "raise student.architecture.context or lower data.max_length"
-        yield Complaint(path, "too-long", message, hint, (("data", "max_length"),))
+        yield Complaint(written(recipe, *keys), "too-long", message, hint, keys)
 
 
 def name_leaves_room_for_the_cold_start(recipe: Recipe) -> Iterator[Complaint]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from dudi_kit.recipe.checks.complaint import Complaint, Rule
+from dudi_kit.recipe.checks.complaint import Complaint, Rule, written
 from dudi_kit.recipe.diagnostics import Path
 from dudi_kit.recipe.schema import Recipe
 
@@ -33,10 +33,10 @@ def rollouts_fit(recipe: Recipe) -> Iterator[Complaint]:
             f"a sample of {recipe.rollouts.max_new_tokens} tokens leaves no room for its prompt within data.max_length "
             f"({recipe.data.max_length})"
         )
-        needs: tuple[Path, ...] = (("data", "max_length"), *(("signals", name, "weight") for name in active))
-        yield Complaint(
-            ("rollouts", "max_new_tokens"), "too-long", message, "lower it, or raise data.max_length", needs
-        )
+        keys: tuple[Path, ...] = (("rollouts", "max_new_tokens"), ("data", "max_length"))
+        hint = "lower rollouts.max_new_tokens, or raise data.max_length"
+        needs = (*keys, *(("signals", name, "weight") for name in active))
+        yield Complaint(written(recipe, *keys), "too-long", message, hint, needs)
 
 
 RULES: tuple[Rule, ...] = (

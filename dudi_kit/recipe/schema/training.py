@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dudi_kit.recipe.schema.base import Count, Positive, Probability, Strict, Text, Weight
+from dudi_kit.recipe.schema.base import Count, Positive, Probability, Seed, Strict, Text, Weight
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -58,7 +58,7 @@ class Training(Strict):
     precision: Literal["fp32", "bf16"] = "bf16"
     """Of forward and backward, and of the weights that are saved; master weights and optimizer are fp32 either way."""
 
-    seed: int = Field(default=0, ge=0, lt=2**31)
+    seed: Seed = 0
     """Of initial weights, order of rows and rollouts."""
 
     checkpoint_every: Count | None = None

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from dudi_kit.recipe.languages import LANGUAGES
-from dudi_kit.recipe.schema.base import Count, Strict, known_language
+from dudi_kit.recipe.schema.base import Count, Seed, Strict, known_language
 from dudi_kit.recipe.schema.data import TextByLanguage
 
 DemonstrationLanguage = Annotated[
@@ -37,7 +37,7 @@ class Demonstration(Strict):
     """Jinja file that joins demonstration and prompt, or one for each language; default: those that ship, each in the
     row's own language."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Draws the exemplars of `pool`."""
 
     max_tokens: Count | None = None
