@@ -52,6 +52,7 @@ CODES: dict[str, Kind] = {
     "duplicate": Kind("The same thing twice", "Keep one."),
     "exclusive": Kind("Keys that exclude each other", "Remove one of them."),
     "needs-english": Kind("A demonstration without its English rows", "Say where they are, or show something else."),
+    "needs-key": Kind("Rows of two files, and nothing that joins them", "Name the column that both have as `key`."),
     "needs-language": Kind("Rows without a language", "Add `language` or `languages`."),
     "needs-teacher": Kind("Something that needs a teacher", "Add a teacher, or turn it off."),
     "no-effect": Kind("A key that would do nothing", "Remove it."),

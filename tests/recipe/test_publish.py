@@ -1,15 +1,18 @@
 """The JSON schema says what we say; a resolved recipe is the recipe."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft7Validator
 
+from dudi_kit.recipe.diagnostics import InvalidRecipeError, errors
 from dudi_kit.recipe.load import check_recipe, load_recipe
 from dudi_kit.recipe.publish import json_schema, recipe_from_resolved, resolved_json, schema_text
 from dudi_kit.recipe.schema import Recipe
+from tests.recipe import mutants
 from tests.recipe.conftest import Load
 from tests.recipe.test_golden import GOLDEN, read_cases
 
@@ -84,6 +87,74 @@ def test_it_rejects_every_unknown_key_of_the_golden_suite(tmp_path: Path) -> Non
             (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
             values = _plain(tmp_path / "recipe.yaml")
             assert not VALIDATOR.is_valid(values), title
+
+
+BEYOND_A_SCHEMA = {
+    # The text, of which a schema sees the values only.
+    *(
+        "alias",
+        "anchor",
+        "bad-key",
+        "bad-number",
+        "duplicate-key",
+        "encoding",
+        "merge-key",
+        "tag",
+        "too-deep",
+        "too-large",
+    ),
+    # What stands in other files.
+    *("extends-cycle", "missing-file", "missing-parent", "recipe-cycle"),
+    # Rules that span fields.
+    *(
+        "duplicate",
+        "exclusive",
+        "needs-english",
+        "needs-key",
+        "needs-language",
+        "needs-teacher",
+        "no-effect",
+        "not-available",
+    ),
+    *("not-divisible", "not-here", "nothing-to-do", "outside", "too-long"),
+    # Rules in the words of other tools: hub names, version specifiers.
+    *("bad-model-name", "bad-value", "requires"),
+}
+"""Codes of findings that no editor can show; with everything else, schema and `validate` agree."""
+
+WITHOUT_THE_PARENT = ("got nothing", "no key of this variant", "this key is needed")
+"""Ends of messages about a child that only who knows its parent can tell to be wrong."""
+
+
+def _agree(path: Path) -> None:
+    """The schema never refuses what we accept, and where it accepts what we refuse it can't know better."""
+    try:
+        values = _plain(path)
+    except InvalidRecipeError:
+        return
+    found = [finding for finding in errors(check_recipe(path).findings) if finding.file == str(path)]
+    if not VALIDATOR.is_valid(values):
+        assert found, path.read_text(encoding="utf-8")
+        return
+    ends = WITHOUT_THE_PARENT if "extends" in values else ()
+    told = [finding for finding in found if finding.code not in BEYOND_A_SCHEMA and not finding.message.endswith(ends)]
+    assert told == [], path.read_text(encoding="utf-8")
+
+
+def test_it_agrees_with_us_on_every_golden_recipe(tmp_path: Path) -> None:
+    for parent in GOLDEN.glob("*.yaml"):
+        shutil.copy(parent, tmp_path)
+    for file in GOLDEN.glob("*.txt"):
+        for _, text, _ in read_cases(file):
+            (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+            _agree(tmp_path / "recipe.yaml")
+
+
+def test_it_agrees_with_us_on_mutants(tmp_path: Path) -> None:
+    (tmp_path / "my.jinja").touch()
+    for text in mutants.texts(250, seed=1):
+        (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+        _agree(tmp_path / "recipe.yaml")
 
 
 def _plain(path: Path) -> Any:

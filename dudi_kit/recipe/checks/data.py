@@ -85,7 +85,7 @@ def english_files_need_a_key(recipe: Recipe) -> Iterator[Complaint]:
         if dataset.english is not None and dataset.english.path is not None and dataset.english.key is None:
             message = "rows of another file are joined by a column, and none is named"
             key = (*path, "english", "key")
-            yield Complaint((*path, "english", "path"), "missing-key", message, "add 'key: …' beside it", (key,))
+            yield Complaint((*path, "english", "path"), "needs-key", message, "add 'key: …' beside it", (key,))
 
 
 def something_is_drawn(recipe: Recipe) -> Iterator[Complaint]:

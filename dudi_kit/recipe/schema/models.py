@@ -2,13 +2,18 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
 from dudi_kit.recipe.schema.base import Count, Positive, Strict, Text, tag_by, tag_by_key
 from dudi_kit.recipe.schema.training import Schedule
 
 Dtype = Literal["fp32", "bf16"]
 Quantization = Literal["none", "int8", "nf4"]
+ChatTemplate = Annotated[
+    Text, WithJsonSchema({"type": "string", "pattern": r"^(chatml|plain|.*\.jinja)$", "examples": ["chatml", "plain"]})
+]
+"""A name that we know, or a file; `checks.models` says it in words."""
+
 Family = Literal["llama", "qwen2", "qwen3", "gemma3"]
 
 
@@ -32,7 +37,7 @@ class Pretrained(Strict):
     tokenizer_revision: Text | None = None
     """Commit or tag of a `tokenizer` from the hub."""
 
-    chat_template: Text | None = None
+    chat_template: ChatTemplate | None = None
     """`chatml`, `plain`, or a Jinja file; default: the tokenizer's own template."""
 
 
@@ -159,7 +164,7 @@ class ScratchStudent(_Student):
     tokenizer: Tokenizer = NewTokenizer()
     """A new one, or one that exists."""
 
-    chat_template: Text | None = None
+    chat_template: ChatTemplate | None = None
     """`chatml`, `plain`, or a Jinja file; default: that of the tokenizer, or `chatml` for a new tokenizer."""
 
 
