@@ -12,10 +12,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import dudi_kit
-from dudi_kit import pipeline
+from dudi_kit import console, pipeline
 from dudi_kit.cli import app
 from dudi_kit.cli.app import parse_overrides
 from dudi_kit.errors import EnvironmentLack, Interrupted
+from dudi_kit.recipe.diagnostics import cells
+from dudi_kit.recipe.load import check_recipe
 
 VALID = "name: x\nteacher: {model: ./t}\nstudent: {model: ./s}\ndata: {train: {a: {builtin: train}}}\n"
 
@@ -107,6 +109,24 @@ def test_explain_names_the_nearest_key_and_exits_with_2() -> None:
     result = call("explain", "trainig.seed")
     assert result.exit_code == 2
     assert "'training'" in result.stderr
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_explanations_and_lists_fit_the_terminal(recipe: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr(console.out, "width", width)
+    for args in (["explain"], ["explain", "signals.on_policy.divergence"], ["explain", "data.train.*"], ["list", "."]):
+        lines = call(*args).stdout.splitlines()
+        assert len(lines) >= 2
+        assert max(map(cells, lines)) <= width, args
+
+
+def test_a_long_line_is_cut_around_the_mistake_to_fit_a_terminal(recipe: Path) -> None:
+    text = f"{VALID}training: {{seed: 1, {' ' * 200}sede: 1}}\n"
+    recipe.write_text(text, encoding="utf-8")
+    *_, finding = check_recipe(recipe).findings
+    _, line, carets = finding.render(72).split("\n")
+    assert len(line) <= 80
+    assert line[carets.index("^") :].startswith("sede")
 
 
 def test_list_shows_recipes_and_runs(recipe: Path) -> None:

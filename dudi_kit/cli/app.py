@@ -6,11 +6,12 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from dudi_kit import __version__, console
 from dudi_kit.errors import DudiError, Exit
@@ -34,6 +35,10 @@ class RecipeCommand(TyperCommand):
         options = [word for arg in args[:end] for word in _as_set(arg, own)]
         return super().parse_args(ctx, [*options, *args[end:]])
 
+    def get_help_option(self, ctx: Any) -> Any:
+        """`--help`, which is no value to give."""
+        return _without_type(super().get_help_option(ctx))
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; every way to fail has its exit code."""
         try:
@@ -46,8 +51,17 @@ class RecipeCommand(TyperCommand):
             raise typer.Exit(code) from None
 
 
+class Commands(TyperGroup):
+    """All commands."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """`--help`, which is no value to give."""
+        return _without_type(super().get_help_option(ctx))
+
+
 app = typer.Typer(
     name="dudi-kit",
+    cls=Commands,
     help="Distil a large teacher into a small student for Southeast Asian languages, from one YAML recipe.",
     epilog=EPILOG,
     no_args_is_help=True,
@@ -57,9 +71,18 @@ app = typer.Typer(
 )
 
 
-def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+class Panel(StrEnum):
+    """The families of commands in --help, in this order."""
+
+    RECIPES = "Recipes"
+    RUNS = "Runs"
+    LOOK = "Look"
+    MACHINE = "Machine"
+
+
+def command(name: str, panel: Panel = Panel.RUNS) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command that takes overrides."""
-    return app.command(name, cls=RecipeCommand, epilog=EPILOG)
+    return app.command(name, cls=RecipeCommand, epilog=EPILOG, rich_help_panel=panel.value)
 
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
@@ -82,6 +105,12 @@ def parse_overrides(settings: Sequence[str] | None) -> list[tuple[str, str]]:
         if not equals or not path.strip():
             raise typer.BadParameter(f"{path!r} is not KEY=VALUE, as in training.seed=1", param_hint="--set")
     return [(path.strip(), value) for path, _, value in pairs]
+
+
+def _without_type(option: Any) -> Any:
+    if option is not None:
+        option.metavar = ""
+    return option
 
 
 def _as_set(arg: str, own: set[str]) -> list[str]:

@@ -10,12 +10,15 @@ from rich.text import Text
 
 from dudi_kit import console
 from dudi_kit.pipeline.shelf import Card
-from dudi_kit.recipe.diagnostics import Finding, cells, errors, visible
-from dudi_kit.recipe.explain import Explanation
+from dudi_kit.recipe.diagnostics import LONGEST_LINE, Finding, cells, errors, visible
+from dudi_kit.recipe.explain import NEEDED, Explanation
 from dudi_kit.recipe.migrate import Migrated
 from dudi_kit.recipe.nested import Looked
 from dudi_kit.recipe.sarif import sarif
 from dudi_kit.recipe.show import Comparison, Shown
+
+GUTTER = 8
+"""Cells in front of a source line."""
 
 WIDEST = 48
 """Cells up to which comments of `show` stand in one column; beside a longer line, they come right after it."""
@@ -65,7 +68,9 @@ def findings(looked: Sequence[Looked], *, as_github: bool) -> None:
 
 def _finding(finding: Finding) -> None:
     style = "red" if finding.severity == "error" else "yellow"
-    for number, line in enumerate(finding.render().split("\n")):
+    # In a terminal the source line must not wrap, or the caret would stand under the wrong half of it.
+    room = max(40, console.out.width - GUTTER) if console.out.is_terminal else LONGEST_LINE
+    for number, line in enumerate(finding.render(min(room, LONGEST_LINE)).split("\n")):
         console.say(line, style="" if number == 1 else style)  # the recipe's own line stays as it is
 
 
@@ -111,7 +116,8 @@ def explanation(told: Explanation) -> None:
         if facts.meaning:
             table([[facts.meaning]], [""])
         unit, source = told.origin
-        rows = {"type": facts.type, "default": facts.default, "unit": unit, "from": source if facts.default else ""}
+        default = "none, it is needed" if facts.default == NEEDED else facts.default
+        rows = {"type": facts.type, "default": default, "unit": unit, "from": source if facts.default else ""}
         table([[label, text] for label, text in rows.items() if text], ["dim", ""])
     for variant in told.variants:
         if variant.mark:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dudi_kit import console
-from dudi_kit.cli.app import Recipe, Settings, command, parse_overrides
+from dudi_kit.cli.app import Panel, Recipe, Settings, command, parse_overrides
 from dudi_kit.errors import Exit
 
 
@@ -20,7 +20,7 @@ class Format(StrEnum):
     SARIF = "sarif"
 
 
-@command("validate")
+@command("validate", Panel.RECIPES)
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recipe files (YAML).", show_default=False)],
     settings: Settings = None,
@@ -47,7 +47,7 @@ def validate(
         raise typer.Exit(Exit.INVALID)
 
 
-@command("show")
+@command("show", Panel.RECIPES)
 def show(
     recipe: Recipe,
     settings: Settings = None,
@@ -80,7 +80,7 @@ def show(
         raise typer.Exit(Exit.INVALID)
 
 
-@command("explain")
+@command("explain", Panel.RECIPES)
 def explain(
     path: Annotated[
         str, typer.Argument(metavar="PATH", help="As in signals.on_policy.divergence.", show_default=False)
@@ -97,13 +97,13 @@ def explain(
         raise typer.BadParameter(f"no such key; {unknown.hint}", param_hint=path) from None
 
 
-@command("list")
+@command("list", Panel.RECIPES)
 def list_recipes(
     folder: Annotated[
         Path | None, typer.Argument(metavar="FOLDER", help="Default: recipes, or here.", show_default=False)
     ] = None,
 ) -> None:
-    """List the recipes in a folder, and the runs of theirs with how far each got."""
+    """List the recipes in a folder, and how far their runs got."""
     from dudi_kit.cli import prints
     from dudi_kit.pipeline import shelf
 
@@ -118,7 +118,7 @@ def list_recipes(
         console.notice(f"no recipes in {' or '.join(map(str, folders))}")
 
 
-@command("migrate")
+@command("migrate", Panel.RECIPES)
 def migrate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recipe files (YAML).", show_default=False)],
     check: Annotated[
@@ -147,7 +147,7 @@ def migrate(
         raise typer.Exit(Exit.INVALID)
 
 
-@command("schema")
+@command("schema", Panel.RECIPES)
 def schema() -> None:
     """Print the JSON schema of recipes, for editors."""
     from dudi_kit.recipe.publish import schema_text

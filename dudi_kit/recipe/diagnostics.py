@@ -81,14 +81,14 @@ class Finding:
         about = f"{self.path}: " if self.path else ""
         return visible(f"{about}{self.message}{f' ({self.hint})' if self.hint else ''}")
 
-    def render(self) -> str:
-        """The three lines above; one where there is no place in a file."""
+    def render(self, longest: int = LONGEST_LINE) -> str:
+        """The three lines above; one where there is no place in a file. longest: characters of the source line."""
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         about = f" {self.path}" if self.path else ""
         head = f"{place}: {self.severity}[{self.code}]{about}: {self.message}"
         if not self.source_line:
             return visible(f"{head} ({self.hint})" if self.hint else head)
-        line, column = _window(self.source_line, self.column)
+        line, column = _window(self.source_line, self.column, longest)
         number = str(self.line or "").rjust(5)
         carets = "^" * max(1, min(self.width, len(line) - column + 1))
         return "\n".join(
@@ -184,10 +184,10 @@ def _shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
-def _window(line: str, column: int) -> tuple[str, int]:
+def _window(line: str, column: int, longest: int) -> tuple[str, int]:
     """The part of a long line around the column, and the column in it."""
-    if len(line) <= LONGEST_LINE:
+    if len(line) <= longest:
         return line, column
-    start = max(0, min(column - 1 - LONGEST_LINE // 2, len(line) - LONGEST_LINE))
-    cut = line[start : start + LONGEST_LINE]
+    start = max(0, min(column - 1 - longest // 2, len(line) - longest))
+    cut = line[start : start + longest]
     return (f"…{cut[1:]}" if start else cut), column - start
