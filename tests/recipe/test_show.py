@@ -9,16 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dudi_kit.recipe.emit import yaml_lines
-from dudi_kit.recipe.load import check_recipe, load_recipe
+from dudi_kit.recipe.load import check_recipe
 from dudi_kit.recipe.show import Shown, changes, merged, resolved
 from dudi_kit.recipe.yaml_nodes import Source, lines_of, read_yaml
 from tests.recipe.conftest import MINIMAL
 
 ROOT = Path(__file__).parents[2]
-RECIPES = [
-    Path("dudi_kit/recipe/example/recipe.yaml"),
-    *(p.relative_to(ROOT) for p in sorted((ROOT / "recipes").rglob("*.yaml"))),
-]
+FOLDERS = (Path("recipes"), Path("dudi_kit/recipe/example"))
+RECIPES = sorted(path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*.yaml"))
 
 View = Callable[[Path], list[Shown]]
 
@@ -27,14 +25,27 @@ def text_of(lines: list[Shown]) -> str:
     return "".join(f"{line.text}{'  # ' + line.note if line.note else ''}\n" for line in lines)
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of all recipes that others can be written beside."""
+    copy = tmp_path_factory.mktemp("copy")
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, copy / folder)
+    return copy
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=str)
 @pytest.mark.parametrize("view", [merged, resolved])
-def test_what_is_shown_is_the_same_recipe_and_as_valid(path: Path, view: View, tmp_path: Path) -> None:
-    folder = shutil.copytree((ROOT / path).parent, tmp_path / "copy", ignore=shutil.ignore_patterns("golden", "*.py"))
-    original, shown = folder / path.name, folder / "shown.yaml"
+def test_what_is_shown_is_the_same_recipe_and_as_valid(path: Path, view: View, shipped: Path) -> None:
+    original, shown = shipped / path, (shipped / path).with_name("shown.yaml")
     shown.write_text(text_of(view(original)), encoding="utf-8")
-    assert [str(finding) for finding in check_recipe(shown).findings] == []
-    assert load_recipe(shown).recipe == load_recipe(original).recipe
+    again, before = check_recipe(shown), check_recipe(original)
+    assert [(f.code, f.path, f.message) for f in again.findings] == [
+        (f.code, f.path, f.message) for f in before.findings
+    ]
+    assert again.loaded is not None
+    assert before.loaded is not None
+    assert again.loaded.recipe == before.loaded.recipe
 
 
 @pytest.fixture

@@ -72,11 +72,12 @@ def hub_datasets_are_hub_names(recipe: Recipe) -> Iterator[Complaint]:
 
 
 def hub_datasets_are_pinned(recipe: Recipe) -> Iterator[Complaint]:
-    """A branch moves under the recipe's feet."""
-    for path, dataset in datasets(recipe):
-        if isinstance(dataset, HubRows) and dataset.revision in MOVING:
-            message = f"{dataset.revision!r} is a branch, which moves"
-            yield Complaint((*path, "revision"), "unpinned", message, "name a commit or a tag", severity="warning")
+    """A branch moves under the recipe's feet. A dataset that is named for each language is complained about once."""
+    moving = [(path, rows) for path, rows in datasets(recipe) if isinstance(rows, HubRows) and rows.revision in MOVING]
+    first = {(rows.hub, rows.revision): path for path, rows in reversed(moving)}
+    for (hub, revision), path in reversed(first.items()):
+        message = f"{revision!r} is a branch, which moves: the rows of {hub} may change"
+        yield Complaint((*path, "revision"), "unpinned", message, "name a commit or a tag", severity="warning")
 
 
 def english_files_need_a_key(recipe: Recipe) -> Iterator[Complaint]:
