@@ -69,7 +69,7 @@ def _text(text: str, where: str = IN_BRACKETS) -> str:
 
 
 def _reads_plain(text: str, where: str) -> bool:
-    if "\n" in text or any(char in BIDI_CONTROLS for char in text):
+    if not text.isprintable():  # line breaks, tabs, what turns the reading direction
         return False
     try:
         reading = read_yaml(where.format(text), NOWHERE)
