@@ -9,12 +9,13 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dudi_kit.recipe.anatomy import Branch, branches, keys, telling
+from dudi_kit.recipe.anatomy import Branch, branches, homes, keys, telling
 from dudi_kit.recipe.diagnostics import listed, nearest
 from dudi_kit.recipe.emit import inline, yaml_lines
 from dudi_kit.recipe.origins import Origin, origin
 from dudi_kit.recipe.publish import json_schema
 from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.sentences import SYNONYMS
 from dudi_kit.recipe.yaml_nodes import Source, lines_of, read_yaml
 
 EXAMPLE = resources.files("dudi_kit.recipe") / "example" / "recipe.yaml"
@@ -107,11 +108,15 @@ def _items(branch: Branch) -> list[Branch]:
 def _unknown(parts: tuple[str, ...], here: list[Branch]) -> UnknownPathError:
     *above, last = parts
     known = list(dict.fromkeys(key for branch in here for key in _keys(branch)))
-    near = nearest(last, known)
-    if near:
-        return UnknownPathError(".".join(parts), f"did you mean {'.'.join([*above, near])!r}?")
+    meant = SYNONYMS.get(last, last)
+    near = meant if meant in known else nearest(last, known)
+    elsewhere = [f"{place}.{meant}".lstrip(".") for place in homes(meant)]
     inside = f"{'.'.join(above)} has" if above else "a recipe has"
-    return UnknownPathError(".".join(parts), f"{inside} {', '.join(known) or 'no keys'}")
+    if near or elsewhere:
+        hint = f"did you mean {('.'.join([*above, near]) if near else elsewhere[0])!r}?"
+    else:
+        hint = f"{inside} {', '.join(known) or 'no keys'}"
+    return UnknownPathError(".".join(parts), hint)
 
 
 # --- the field --------------------------------------------------------------------------------------------------------

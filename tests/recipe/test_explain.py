@@ -100,7 +100,10 @@ def test_types_in_words(path: str, kind: str) -> None:
     ("path", "hint"),
     [
         ("signals.on_polcy", "did you mean 'signals.on_policy'?"),
-        ("training.lr.x", "training has epochs, steps"),
+        ("training.lr", "did you mean 'training.learning_rate'?"),
+        ("seed", "did you mean 'training.seed'?"),
+        ("lr", "did you mean 'training.learning_rate'?"),
+        ("training.zzz.x", "training has epochs, steps"),
         ("zzz", "a recipe has version, requires, name"),
         ("training.seed.x", "training.seed has no keys"),
     ],
