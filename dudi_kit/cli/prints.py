@@ -122,7 +122,8 @@ def explanation(told: Explanation) -> None:
     for variant in told.variants:
         if variant.mark:
             console.say(f"\n{variant.mark}", style="cyan")
-        table([[variant.meaning]], [""])
+        if variant.meaning not in (facts.meaning for facts in told.facts):
+            table([[variant.meaning]], [""])
         table([list(entry) for entry in variant.entries], ["bold", "dim", ""], indent=4)
     if told.example:
         console.say("\nexample", style="dim")
