@@ -51,8 +51,23 @@ class RecipeCommand(TyperCommand):
             raise typer.Exit(code) from None
 
 
+class Panel(StrEnum):
+    """The families of commands in --help, in this order."""
+
+    RECIPES = "Recipes"
+    RUNS = "Runs"
+    LOOK = "Look before you train"
+    MACHINE = "Machine"
+
+
 class Commands(TyperGroup):
-    """All commands."""
+    """All commands, family by family."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of the panels; within one, in the order in which they were registered."""
+        panels = [panel.value for panel in Panel]
+        commands: Any = self.commands  # typer's own, which know their panel
+        return sorted(super().list_commands(ctx), key=lambda name: panels.index(commands[name].rich_help_panel))
 
     def get_help_option(self, ctx: Any) -> Any:
         """`--help`, which is no value to give."""
@@ -69,15 +84,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Panel(StrEnum):
-    """The families of commands in --help, in this order."""
-
-    RECIPES = "Recipes"
-    RUNS = "Runs"
-    LOOK = "Look"
-    MACHINE = "Machine"
 
 
 def command(name: str, panel: Panel = Panel.RUNS) -> Callable[[Callable[..., None]], Callable[..., None]]:

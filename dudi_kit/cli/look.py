@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dudi_kit.cli.app import Recipe, Settings, command
+from dudi_kit.cli.app import Panel, Recipe, Settings, command
 from dudi_kit.cli.runs import Output, loaded_recipe
 
 
@@ -17,7 +17,7 @@ class Form(StrEnum):
     JSON = "json"
 
 
-@command("lock")
+@command("lock", Panel.LOOK)
 def lock(
     recipe: Recipe,
     settings: Settings = None,
@@ -37,7 +37,7 @@ def lock(
     (check_lock if check else write_lock)(loaded, file or lock_file(recipe))
 
 
-@command("preview")
+@command("preview", Panel.LOOK)
 def preview(
     recipe: Recipe,
     settings: Settings = None,
@@ -58,7 +58,7 @@ def preview(
     preview(loaded, Wanted(rows, language, dataset, seed))
 
 
-@command("doctor")
+@command("doctor", Panel.MACHINE)
 def doctor(
     output: Output = None,
     form: Annotated[Form, typer.Option("--format", help="text for people, json for programs.")] = Form.TEXT,

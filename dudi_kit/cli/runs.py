@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dudi_kit import console
-from dudi_kit.cli.app import Recipe, Settings, command, parse_overrides
+from dudi_kit.cli.app import Panel, Recipe, Settings, command, parse_overrides
 
 if TYPE_CHECKING:
     from dudi_kit.recipe.load import LoadedRecipe
@@ -90,7 +90,7 @@ def report(
     stations().report(loaded, output=output, lock=lock_file(recipe, lock, frozen=frozen))
 
 
-@command("plan")
+@command("plan", Panel.LOOK)
 def plan(
     recipe: Recipe,
     settings: Settings = None,

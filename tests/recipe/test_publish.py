@@ -103,6 +103,7 @@ BEYOND_A_SCHEMA = {
         "too-deep",
         "too-large",
     ),
+    "bad-character",
     # What stands in other files.
     *("extends-cycle", "missing-file", "missing-parent", "recipe-cycle"),
     # Rules that span fields.
@@ -122,7 +123,7 @@ BEYOND_A_SCHEMA = {
 }
 """Codes of findings that no editor can show; with everything else, schema and `validate` agree."""
 
-WITHOUT_THE_PARENT = ("got nothing", "no key of this variant", "this key is needed")
+WITHOUT_THE_PARENT = ("got nothing", "no key of this variant", "is needed")
 """Ends of messages about a child that only who knows its parent can tell to be wrong."""
 
 

@@ -77,7 +77,8 @@ def hub_datasets_are_pinned(recipe: Recipe) -> Iterator[Complaint]:
     first = {(rows.hub, rows.revision): path for path, rows in reversed(moving)}
     for (hub, revision), path in reversed(first.items()):
         message = f"{revision!r} is a branch, which moves: the rows of {hub} may change"
-        yield Complaint((*path, "revision"), "unpinned", message, "name a commit or a tag", severity="warning")
+        hint = "name a commit or a tag, or run with --frozen"
+        yield Complaint((*path, "revision"), "unpinned", message, hint, severity="warning")
 
 
 def english_files_need_a_key(recipe: Recipe) -> Iterator[Complaint]:
