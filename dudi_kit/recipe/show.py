@@ -126,8 +126,8 @@ def _applicable(recipe: Recipe, written: Node) -> dict[str, Any]:
         for *above, key in unwritten:
             mapping: Any = values
             for part in above:
-                mapping = mapping[part]
-            del mapping[key]
+                mapping = mapping.get(part, {})
+            mapping.pop(key, None)  # two rules may have refused it
 
 
 def _with_written_texts(values: Any, node: Node | None) -> Any:

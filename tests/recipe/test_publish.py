@@ -114,10 +114,11 @@ BEYOND_A_SCHEMA = {
         "needs-key",
         "needs-language",
         "needs-teacher",
+        "needs-versions",
         "no-effect",
         "not-available",
     ),
-    *("not-divisible", "not-here", "nothing-to-do", "outside", "too-long"),
+    *("not-divisible", "not-here", "not-together", "nothing-to-do", "outside", "too-long"),
     # Rules in the words of other tools: hub names, version specifiers.
     *("bad-model-name", "bad-value", "requires"),
 }
