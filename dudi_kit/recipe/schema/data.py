@@ -9,6 +9,7 @@ from dudi_kit.recipe.schema.base import (
     LanguageCode,
     Name,
     Positive,
+    Seed,
     Strict,
     Text,
     Weight,
@@ -103,7 +104,7 @@ class TeacherResponses(Strict):
     temperature: Weight = 0.0
     """Of the teacher's sampling; 0 is greedy."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Of the teacher's sampling."""
 
     on_failure: Literal["skip", "corpus"] = "skip"
