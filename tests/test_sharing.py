@@ -78,6 +78,14 @@ def test_a_file_list_executes_nothing(folder):
     assert not (folder / "owned").exists()
 
 
+@pytest.mark.parametrize(("files", "wrong"), [("recipes/**/*.yaml", True), ("recipes/good.yaml", False)])
+def test_the_action_writes_sarif_with_findings_and_without(folder, files, wrong):
+    assert step("Write SARIF", folder, files).returncode == 0
+    written = read(folder / "dudi-kit.sarif")
+    assert written["version"] == "2.1.0"
+    assert bool(written["runs"][0]["results"]) == wrong
+
+
 def test_inputs_reach_the_shell_as_environment_alone():
     for name, one in STEPS.items():
         assert "${{" not in one.get("run", ""), f"{name}: an expression in a script is an injection"
@@ -85,7 +93,7 @@ def test_inputs_reach_the_shell_as_environment_alone():
 
 def test_every_format_that_the_action_asks_for_exists():
     asked = {word for one in STEPS.values() if "run" in one for word in _after("--format", one["run"].split())}
-    assert asked == {"github"}
+    assert asked == {"github", "sarif"}
     assert asked <= {form.value for form in Format}
 
 
@@ -136,6 +144,7 @@ def test_the_example_uses_the_action_with_inputs_that_it_has():
         mine = [one for one in steps if one.get("uses") == "./.github/actions/validate"]
         assert len(mine) == 1
         assert mine[0]["with"].keys() <= read(ACTION)["inputs"].keys()
+    assert read(EXAMPLE)["permissions"]["security-events"] == "write", "uploading SARIF needs it"
 
 
 def test_the_hook_checks_the_recipes_of_another_repository(folder, tmp_path):
