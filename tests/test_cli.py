@@ -207,6 +207,7 @@ def test_every_spelling_of_an_override(recipe: Path, monkeypatch: pytest.MonkeyP
         "resume": True,
         "overwrite": False,
         "lock": None,
+        "confirm": None,
     }
 
 
@@ -215,7 +216,7 @@ def test_the_parts_get_what_they_take(recipe: Path, monkeypatch: pytest.MonkeyPa
     seen: dict[str, Any] = {}
     pretend_pipeline(monkeypatch, lambda loaded, **options: seen.update(options))
     assert call(command, "good.yaml", "--training.seed=1").exit_code == 0
-    extra = {"train": {"processes", "resume", "overwrite"}, "plan": {"processes"}}.get(command, set())
+    extra = {"train": {"processes", "resume", "overwrite", "confirm"}, "plan": {"processes"}}.get(command, set())
     assert set(seen) == {"output", "lock"} | extra
 
 

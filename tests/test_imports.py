@@ -15,6 +15,10 @@ ROOMS = ("recipe", "data", "verbalizer", "models", "signals", "plan", "train", "
 FOR_ALL = frozenset({"errors", "console", "noise"})
 SEES_ALL = frozenset({"cli", "pipeline"})
 
+BESIDE = {"fetch": frozenset({"recipe"})}
+"""Parts that only the command line sees, and what they may import. `fetch` speaks to the network before torch is there,
+which recipe/ never does; recipe/ knows what there is to fetch."""
+
 
 def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
@@ -47,7 +51,7 @@ def test_imports_point_one_way(module: Path) -> None:
     room = room_of(module)
     if room in SEES_ALL:
         return
-    below = set(ROOMS[: ROOMS.index(room) + 1]) if room in ROOMS else set()
+    below = {*ROOMS[: ROOMS.index(room) + 1]} if room in ROOMS else {room, *BESIDE[room]} if room in BESIDE else set()
     assert rooms_imported(module) <= below | FOR_ALL, f"{room} may import only {sorted(below)}"
 
 
@@ -60,7 +64,7 @@ def test_signals_import_torch_and_nothing_else(module: Path) -> None:
 
 def test_every_part_of_the_house_is_known() -> None:
     found = {room_of(module) for module in modules()} - {"__init__"}
-    assert found <= {*ROOMS, *FOR_ALL, *SEES_ALL}
+    assert found <= {*ROOMS, *FOR_ALL, *SEES_ALL, *BESIDE}
 
 
 def run_python(code: str) -> str:

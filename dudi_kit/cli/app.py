@@ -91,7 +91,8 @@ def command(name: str, panel: Panel = Panel.RUNS) -> Callable[[Callable[..., Non
     return app.command(name, cls=RecipeCommand, epilog=EPILOG, rich_help_panel=panel.value)
 
 
-Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).", show_default=False)]
+RECIPE_HELP = "Recipe: a YAML file, https://…/x.yaml, or hub:owner/name/x.yaml@revision."
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE_HELP, show_default=False)]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=OVERRIDE_HELP)]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dudi_kit.cli.app import Panel, Recipe, Settings, command
+from dudi_kit.cli.reference import file_of
 from dudi_kit.cli.runs import Output, loaded_recipe
 
 
@@ -34,7 +35,7 @@ def lock(
     from dudi_kit.pipeline.lock import check_lock, write_lock
     from dudi_kit.plan.lock import lock_file
 
-    (check_lock if check else write_lock)(loaded, file or lock_file(recipe))
+    (check_lock if check else write_lock)(loaded, file or lock_file(file_of(recipe)))
 
 
 @command("preview", Panel.LOOK)

@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dudi_kit import console
+from dudi_kit.console import visible
 from dudi_kit.pipeline.shelf import Card
-from dudi_kit.recipe.diagnostics import LONGEST_LINE, Finding, cells, errors, visible
+from dudi_kit.recipe.diagnostics import LONGEST_LINE, Finding, cells, errors
 from dudi_kit.recipe.explain import NEEDED, Explanation
 from dudi_kit.recipe.migrate import Migrated
 from dudi_kit.recipe.nested import Looked
@@ -98,7 +99,7 @@ def shown(lines: Sequence[Shown]) -> None:
         console.out.print(Text(line.text) + Text(note, style="dim"))
 
 
-def comparison(compared: Comparison, recipe: Path) -> None:
+def comparison(compared: Comparison, recipe: str) -> None:
     """As `diff -u` looks."""
     console.say(f"--- {compared.before}", style="bold red")
     console.say(f"+++ {recipe}", style="bold green")

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from dudi_kit import console
-from dudi_kit.cli.app import Panel, Recipe, Settings, command, parse_overrides
+from dudi_kit.cli.app import RECIPE_HELP, Panel, Recipe, Settings, command, parse_overrides
+from dudi_kit.cli.reference import look_at, opened
 from dudi_kit.errors import Exit
 
 
@@ -22,7 +23,7 @@ class Format(StrEnum):
 
 @command("validate", Panel.RECIPES)
 def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recipe files (YAML).", show_default=False)],
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help=RECIPE_HELP, show_default=False)],
     settings: Settings = None,
     form: Annotated[
         Format,
@@ -32,13 +33,12 @@ def validate(
     """Check recipes without network, weights or data: every mistake at once, with its place and a fix.
 
     Recipes that they name as teacher or student are checked too. A file that is not there is a finding like any other
-    (exit code 1).
+    (exit code 1). Only a recipe by URL or hub reference, which has to be fetched first, needs the network.
     """
     from dudi_kit.cli import prints
     from dudi_kit.recipe.diagnostics import errors
-    from dudi_kit.recipe.nested import look
 
-    looked = look(files, parse_overrides(settings))
+    looked = look_at(recipes, parse_overrides(settings))
     if form in (Format.JSON, Format.SARIF):
         prints.as_json(looked, as_sarif=form is Format.SARIF)
     else:
@@ -70,11 +70,12 @@ def show(
     if resolved and diff:
         raise typer.BadParameter("choose one of them", param_hint="--resolved, --diff")
     overrides = parse_overrides(settings)
+    source = opened(recipe, overrides)
     if diff:
-        prints.comparison(views.changes(recipe, overrides), recipe)
+        prints.comparison(views.changes(source.file, overrides, source.root), recipe)
         return
-    prints.shown((views.resolved if resolved else views.merged)(recipe, overrides))
-    wrong = errors(check_recipe(recipe, overrides).findings)
+    prints.shown((views.resolved if resolved else views.merged)(source.file, overrides, source.root))
+    wrong = errors(check_recipe(source.file, overrides, source.root).findings)
     if wrong:
         console.notice(f"✗ {recipe}: {prints.counted(wrong)}; dudi-kit validate shows them", style="bold red")
         raise typer.Exit(Exit.INVALID)

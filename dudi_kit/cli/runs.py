@@ -9,6 +9,7 @@ import typer
 
 from dudi_kit import console
 from dudi_kit.cli.app import Panel, Recipe, Settings, command, parse_overrides
+from dudi_kit.cli.reference import confirmation, file_of, load_whole
 
 if TYPE_CHECKING:
     from dudi_kit.recipe.load import LoadedRecipe
@@ -36,6 +37,9 @@ Lock = Annotated[
     Path | None,
     typer.Option("--lock", metavar="FILE", help="Hold the run to this lock, not to the one beside the recipe."),
 ]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", metavar="", help="Do not ask before a recipe by URL or hub reference is run.")
+]
 
 
 @command("run")
@@ -48,11 +52,21 @@ def run(
     overwrite: Overwrite = False,
     frozen: Frozen = False,
     lock: Lock = None,
+    yes: Yes = False,
 ) -> None:
     """Do all of it: plan, build teachers and cold starts that are missing, train, evaluate, report."""
+    confirm = confirmation(recipe, yes=yes)
     loaded = loaded_recipe(recipe, settings)
     held_to = lock_file(recipe, lock, frozen=frozen)
-    stations().run(loaded, output=output, processes=processes, resume=resume, overwrite=overwrite, lock=held_to)
+    stations().run(
+        loaded,
+        output=output,
+        processes=processes,
+        resume=resume,
+        overwrite=overwrite,
+        lock=held_to,
+        confirm=confirm,
+    )
 
 
 @command("train")
@@ -65,11 +79,21 @@ def train(
     overwrite: Overwrite = False,
     frozen: Frozen = False,
     lock: Lock = None,
+    yes: Yes = False,
 ) -> None:
     """Train the student (and what it needs first), without evaluating it."""
+    confirm = confirmation(recipe, yes=yes)
     loaded = loaded_recipe(recipe, settings)
     held_to = lock_file(recipe, lock, frozen=frozen)
-    stations().train(loaded, output=output, processes=processes, resume=resume, overwrite=overwrite, lock=held_to)
+    stations().train(
+        loaded,
+        output=output,
+        processes=processes,
+        resume=resume,
+        overwrite=overwrite,
+        lock=held_to,
+        confirm=confirm,
+    )
 
 
 @command("evaluate")
@@ -104,21 +128,19 @@ def plan(
     stations().plan(loaded, output=output, processes=processes, lock=lock_file(recipe, lock, frozen=frozen))
 
 
-def loaded_recipe(recipe: Path, settings: Sequence[str] | None) -> "LoadedRecipe":
+def loaded_recipe(recipe: str, settings: Sequence[str] | None) -> "LoadedRecipe":
     """The checked recipe; a mistake in it, or in one that it names, is told at once, before torch is imported."""
-    from dudi_kit.recipe.nested import load_whole
-
     loaded = load_whole(recipe, parse_overrides(settings))
     for warning in loaded.warnings:
         console.notice(str(warning))
     return loaded
 
 
-def lock_file(recipe: Path, given: Path | None, *, frozen: bool) -> Path | None:
+def lock_file(recipe: str, given: Path | None, *, frozen: bool) -> Path | None:
     """The lock that a run is held to, if it is."""
     from dudi_kit.plan.lock import lock_file as beside
 
-    return given or (beside(recipe) if frozen else None)
+    return given or (beside(file_of(recipe)) if frozen else None)
 
 
 def stations() -> ModuleType:

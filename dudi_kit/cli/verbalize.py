@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from dudi_kit.cli.app import Recipe, Settings, command
-from dudi_kit.cli.runs import Frozen, Lock, Output, loaded_recipe, lock_file, stations
+from dudi_kit.cli.reference import confirmation
+from dudi_kit.cli.runs import Frozen, Lock, Output, Yes, loaded_recipe, lock_file, stations
 from dudi_kit.recipe.languages import LANGUAGES
 
 Count = Annotated[int, typer.Option("--count", "-n", min=0, help="How many rows to show.")]
@@ -21,11 +22,15 @@ def verbalize(
     language: Language = None,
     frozen: Frozen = False,
     lock: Lock = None,
+    yes: Yes = False,
 ) -> None:
     """Prepare the demonstrations: ask the teacher for what the data lacks, and show what it will read."""
     if language is not None and language not in LANGUAGES:
         raise typer.BadParameter(f"unknown code {language!r}; known: {' '.join(LANGUAGES)}", param_hint="--language")
+    confirm = confirmation(recipe, yes=yes)
     loaded = loaded_recipe(recipe, settings)
+    if confirm is not None:
+        confirm()
     stations()  # told to be quiet
     from dudi_kit.pipeline.verbalize import verbalize as prepare_and_show
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateRuntimeError
 
 from dudi_kit.data.example import Example, Turn
 from dudi_kit.data.ledger import Ledger
@@ -12,6 +12,8 @@ from dudi_kit.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
 OnTooLong = Literal["error", "skip", "truncate"]
 
@@ -126,7 +128,7 @@ class Encoder:
             try:
                 prompt = self._render([QUESTION], add_generation_prompt=True, **options)
                 whole = self._render([QUESTION, Turn("assistant", ANSWER)], add_generation_prompt=False, **options)
-            except (TemplateError, TypeError, ValueError) as error:
+            except TemplateError as error:
                 raise ModelError(f"{self.who}.chat_template can't be rendered: {error}") from error
             if whole.startswith(prompt + ANSWER):
                 return options, whole[len(prompt + ANSWER) :]
@@ -163,7 +165,11 @@ class Encoder:
 
     def _render(self, turns: Sequence[Turn], **options: Any) -> str:
         messages = [turn._asdict() for turn in turns]
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, **FIXED, **options))
+        try:
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, **FIXED, **options))
+        except FAULTS as error:
+            # A template is a stranger's program: whatever it stumbles over is its fault, and not a bug of ours.
+            raise TemplateRuntimeError(f"{type(error).__name__}: {str(error)[:500]}") from error
 
     def _tokenise(self, text: str, **options: Any) -> list[int]:
         # The template wrote every special piece, a BOS included: the tokenizer must not add a second one.

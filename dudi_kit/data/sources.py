@@ -7,15 +7,20 @@ A source never decides what happens to a row that can't be read: it hands the fa
 import csv
 import errno
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dudi_kit.errors import DataError, DudiError, EnvironmentLack
+from dudi_kit.recipe.paths import is_plain_file
 from dudi_kit.recipe.schema.data import BuiltinRows, Dataset, FileRows, HubRows
 
 PLACEHOLDER = "{language}"
+
+LONGEST_LINE = 32 << 20
+"""Bytes: a file without line ends must not fill the memory."""
 
 
 class BadRow(Exception):
@@ -94,6 +99,8 @@ def _file_rows(path: Path) -> Iterator[Row]:
     if reader is None:
         hint = "; one JSON object a line makes it .jsonl" if path.suffix.lower() == ".json" else ""
         raise DataError(f"{path}: can't read files of type {path.suffix!r}, only {', '.join(READERS)}{hint}.")
+    if path.exists() and not is_plain_file(path):
+        raise DataError(f"{path}: is no file with rows, but a device, a pipe, or what the kernel tells of itself.")
     if not path.is_file():
         raise DataError(f"{path}: no such file. Paths are relative to the recipe that names them.")
     try:
@@ -108,7 +115,9 @@ def _lines(path: Path) -> Iterator[str]:
     Bytes that are not UTF-8 become lone surrogates, which `formats.tidy` refuses in the column where they stand.
     """
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), start=1):
+            if len(raw) > LONGEST_LINE:
+                raise DataError(f"{path}:{number}: the line is longer than {LONGEST_LINE >> 20} MiB; no row is.")
             if number == 1:
                 if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
                     raise DataError(f"{path}: is UTF-16; only UTF-8 is read. Convert it: iconv -f UTF-16 -t UTF-8.")
@@ -209,6 +218,7 @@ def _hub_source(dataset: HubRows, subset: str | None, language: str | None) -> S
 def _hub_rows(dataset: HubRows, subset: str | None) -> Iterator[Row]:
     import datasets
 
+    require_hub_name(dataset.hub)
     try:
         table = datasets.load_dataset(dataset.hub, subset, split=dataset.split, revision=dataset.revision)
     except Exception as error:
@@ -216,6 +226,16 @@ def _hub_rows(dataset: HubRows, subset: str | None) -> Iterator[Row]:
         raise hub_error(what, error, DataError) from error
     for number, values in enumerate(table, start=1):
         yield Row(number, values)
+
+
+def require_hub_name(name: str) -> str:
+    """The hub name itself; DataError where the libraries would take a folder of the current one instead."""
+    if os.path.lexists(name):
+        raise DataError(
+            f"{name!r} is a name on the hub, and {os.path.abspath(name)} has the same: it would be read in its place. "
+            f"Call dudi-kit from another folder, or write ./{name} (relative to the recipe) if you mean the folder."
+        )
+    return name
 
 
 def hub_error(what: str, error: BaseException, wrong: type[DudiError]) -> DudiError:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dudi_kit.data.sources import hub_error
+from dudi_kit.data.sources import hub_error, require_hub_name
 from dudi_kit.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def load_tokenizer(source: str, revision: str | None = None, gguf_file: str | No
 
     if os.path.isabs(source):
         _check_folder(Path(source), gguf_file)
+    else:
+        require_hub_name(source)
     options: dict[str, Any] = {} if gguf_file is None else {"gguf_file": gguf_file}
     if revision is not None:
         options["revision"] = revision

@@ -7,8 +7,12 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 
+from dudi_kit.errors import ModelError
 from dudi_kit.models.loading import with_contiguous_head
 from dudi_kit.recipe.schema.models import Architecture
+
+MOST_LAYERS, MOST_PARAMETERS = 1_000, 10**13
+"""Of what is asked for by mistake or malice, to be told before memory is taken; ten times what exists."""
 
 CONFIGS: dict[str, type[PreTrainedConfig]] = {
     "llama": LlamaConfig,
@@ -48,10 +52,19 @@ def build(config: PreTrainedConfig, *, seed: int) -> PreTrainedModel:
 
 
 def count_parameters(config: PreTrainedConfig) -> int:
-    """Parameters of a model with this configuration, tied ones once; no memory is taken."""
+    """Parameters of a model with this configuration, tied ones once; no memory is taken.
+
+    ModelError: it has more layers or parameters than any model.
+    """
+    layers = getattr(config, "num_hidden_layers", 0)
+    if layers > MOST_LAYERS:
+        raise ModelError(f"a model of {layers:,} layers can't be meant; {MOST_LAYERS:,} are the most.")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    return sum(parameter.numel() for parameter in model.parameters())
+    parameters: int = sum(parameter.numel() for parameter in model.parameters())
+    if parameters > MOST_PARAMETERS:
+        raise ModelError(f"a model of {parameters:,} parameters can't be meant; {MOST_PARAMETERS:,} are the most.")
+    return parameters
 
 
 def feed_forward_width(hidden_size: int) -> int:

@@ -46,9 +46,9 @@ def pins_of(recipe: LoadedRecipe, file: Path) -> Pin:
     locked = locks.read(file, recipe.path)
     commits = locks.commits_in(locked)
     with tempfile.TemporaryDirectory(prefix="dudi-kit-") as workspace, err.status(f"comparing with {file.name}"):
-        written = build_chain(recipe.recipe, recipe.path, Path(workspace))
+        written = build_chain(recipe.recipe, recipe.path, Path(workspace), root=recipe.root)
         wanted = {reference: commits.get(reference, "") for reference in _wanted(written)}
-        main = build_chain(recipe.recipe, recipe.path, Path(workspace), partial(pinned, commits=commits))
+        main = build_chain(recipe.recipe, recipe.path, Path(workspace), partial(pinned, commits=commits), recipe.root)
         found = locks.outline(recipe, written, main, {r: commit for r, commit in wanted.items() if commit})
         for unknown in (reference for reference, commit in wanted.items() if not commit):
             found["hub"][unknown.kind].setdefault(unknown.name, {})[unknown.revision] = "named by the recipe"
@@ -61,9 +61,11 @@ def pins_of(recipe: LoadedRecipe, file: Path) -> Pin:
 def _look(recipe: LoadedRecipe) -> dict[str, Any]:
     """The lock of a recipe as things are now."""
     with tempfile.TemporaryDirectory(prefix="dudi-kit-") as workspace, err.status("looking at what the recipe reads"):
-        written = build_chain(recipe.recipe, recipe.path, Path(workspace))
+        written = build_chain(recipe.recipe, recipe.path, Path(workspace), root=recipe.root)
         resolved = _resolved(_wanted(written))
-        main = build_chain(recipe.recipe, recipe.path, Path(workspace), partial(pinned, commits=resolved.commits))
+        main = build_chain(
+            recipe.recipe, recipe.path, Path(workspace), partial(pinned, commits=resolved.commits), recipe.root
+        )
         return _with_tokenizers(locks.outline(recipe, written, main, resolved.commits), main)
 
 

@@ -92,7 +92,7 @@ def preview(recipe: LoadedRecipe, wanted: Wanted) -> None:
 
 def look(recipe: LoadedRecipe, workspace: Path) -> Seen:
     """All rows of the recipe's own stage. workspace: an empty folder, for tokenizers."""
-    *needed, main = build_chain(recipe.recipe, recipe.path, workspace).in_order()
+    *needed, main = build_chain(recipe.recipe, recipe.path, workspace, root=recipe.root).in_order()
     for stage in needed:
         read_sides(stage, Ledger())
     ledger = Ledger()

@@ -7,7 +7,7 @@ student trains, and a crash of one stage can't take the others with it.
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -48,22 +48,40 @@ NOBODY: dict[Subject, str] = {
 
 
 def run(
-    recipe: LoadedRecipe, *, output: Path | None, processes: int, resume: bool, overwrite: bool, lock: Path | None
+    recipe: LoadedRecipe,
+    *,
+    output: Path | None,
+    processes: int,
+    resume: bool,
+    overwrite: bool,
+    lock: Path | None,
+    confirm: Callable[[], None] | None = None,
 ) -> None:
-    """All of it. lock: the file that a frozen run is held to."""
+    """All of it.
+
+    lock: the file that a frozen run is held to. confirm: called when the plan has been shown and before anything is
+    trained; it raises to stop.
+    """
     stage = _chain(recipe, output, lock)
-    _train_chain(stage, Settings(processes, resume, overwrite))
+    _train_chain(stage, Settings(processes, resume, overwrite), confirm)
     _keep(lock, stage)
     _evaluate(stage)
     _report(stage)
 
 
 def train(
-    recipe: LoadedRecipe, *, output: Path | None, processes: int, resume: bool, overwrite: bool, lock: Path | None
+    recipe: LoadedRecipe,
+    *,
+    output: Path | None,
+    processes: int,
+    resume: bool,
+    overwrite: bool,
+    lock: Path | None,
+    confirm: Callable[[], None] | None = None,
 ) -> None:
-    """The student, and what it needs first."""
+    """The student, and what it needs first. lock, confirm: as for `run`."""
     stage = _chain(recipe, output, lock)
-    _train_chain(stage, Settings(processes, resume, overwrite))
+    _train_chain(stage, Settings(processes, resume, overwrite), confirm)
     _keep(lock, stage)
     say(f"trained: {stage.run.final}")
 
@@ -123,7 +141,7 @@ def _chain(loaded: LoadedRecipe, output: Path | None, lock: Path | None) -> Stag
     """The stages. lock: everything has to be as this file says, and the hub is read at its commits."""
     folder = output or Path(loaded.recipe.output.folder)
     pin = pins_of(loaded, lock) if lock else as_written
-    return build_chain(loaded.recipe, loaded.path, folder.absolute(), pin)
+    return build_chain(loaded.recipe, loaded.path, folder.absolute(), pin, loaded.root)
 
 
 def _keep(lock: Path | None, stage: Stage) -> None:
@@ -132,7 +150,7 @@ def _keep(lock: Path | None, stage: Stage) -> None:
         write_text(stage.run.frozen, lock.read_text(encoding="utf-8"))
 
 
-def _train_chain(stage: Stage, settings: Settings) -> None:
+def _train_chain(stage: Stage, settings: Settings, confirm: Callable[[], None] | None = None) -> None:
     """Build what is missing, in order; the last one is the recipe itself.
 
     All is planned before anything is trained: a fault of the student's data is told before its teacher takes hours.
@@ -155,8 +173,10 @@ def _train_chain(stage: Stage, settings: Settings) -> None:
             for needed, chosen in choices:
                 undo.enter_context(replacing(needed, chosen))
                 ready.append((needed, claim(needed, chosen), _plan(needed, settings.processes)))
-        for needed, _, planned in ready:
-            _show(planned, needed)
+            for needed, _, planned in ready:
+                _show(planned, needed)
+            if confirm is not None:
+                confirm()
         space = sum(_bytes_written(needed, planned) for needed, _, planned in ready)
         require_space(stage.run.path, space, "checkpoints and final model")
         was_asked = False

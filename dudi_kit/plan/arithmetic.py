@@ -6,6 +6,8 @@ from typing import NamedTuple
 from dudi_kit.errors import RecipeError
 from dudi_kit.recipe.schema.training import Training
 
+MOST_STEPS = 10**9
+
 
 class Arithmetic(NamedTuple):
     """batch_size = processes × micro_batch_size × accumulation, always."""
@@ -32,5 +34,8 @@ def arithmetic(training: Training, *, rows_per_epoch: int, processes: int) -> Ar
             f"training.batch_size: {training.batch_size} rows can't be split into {processes} processes × "
             f"{micro} rows (training.micro_batch_size); the nearest size that can is {nearest}."
         )
-    steps = training.steps or math.ceil((training.epochs or 1) * rows_per_epoch / training.batch_size)
+    steps = training.steps or (training.epochs or 1) * rows_per_epoch / training.batch_size
+    if steps > MOST_STEPS:
+        raise RecipeError(f"training.epochs: {training.epochs:g} epochs are more than {MOST_STEPS:,} steps; lower it.")
+    steps = math.ceil(steps)
     return Arithmetic(processes, training.batch_size, micro, training.batch_size // unit, rows_per_epoch, steps)

@@ -8,7 +8,7 @@ recipe still uses.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dudi_kit.errors import RecipeError
 from dudi_kit.plan.fingerprint import digest, parts
@@ -59,23 +59,34 @@ def as_written(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def build_chain(recipe: Recipe, file: Path, output: Path, pin: Pin = as_written) -> Stage:
-    """The stage of a recipe with all that it needs. output: folder in which the run directories lie."""
-    return _stage(pin(recipe), file, output, pin, above=(file.resolve(),), main=True)
+class _Settings(NamedTuple):
+    """What is the same for all stages of a chain."""
+
+    output: Path
+    pin: Pin
+    root: Path | None
 
 
-def _stage(recipe: Recipe, file: Path, output: Path, pin: Pin, *, above: tuple[Path, ...], main: bool) -> Stage:
+def build_chain(recipe: Recipe, file: Path, output: Path, pin: Pin = as_written, root: Path | None = None) -> Stage:
+    """The stage of a recipe with all that it needs.
+
+    output: folder in which the run directories lie. root: folder that no recipe of the chain may leave (`confine`).
+    """
+    return _stage(pin(recipe), file, _Settings(output, pin, root), above=(file.resolve(),), main=True)
+
+
+def _stage(recipe: Recipe, file: Path, settings: _Settings, *, above: tuple[Path, ...], main: bool) -> Stage:
     teacher = start = None
     if isinstance(recipe.teacher, TeacherRecipe):
-        teacher = _other(recipe.teacher.recipe, output, pin, above)
+        teacher = _other(recipe.teacher.recipe, settings, above)
     if recipe.student.cold_start is not None:
-        start = _stage(cold_start_recipe(recipe), file, output, pin, above=above, main=False)
+        start = _stage(cold_start_recipe(recipe), file, settings, above=above, main=False)
     elif isinstance(recipe.student, RecipeStudent):
-        start = _other(recipe.student.recipe, output, pin, above)
+        start = _other(recipe.student.recipe, settings, above)
     dependencies = {role: stage.lock for role, stage in (("teacher", teacher), ("start", start)) if stage}
     depends_on = parts(recipe, dependencies)
     lock = digest(depends_on)
-    run = RunDir(output / recipe.name) if main else _shared_run(output, recipe.name, lock)
+    run = RunDir(settings.output / recipe.name) if main else _shared_run(settings.output, recipe.name, lock)
     return Stage(recipe, file, run, depends_on, lock, teacher, start)
 
 
@@ -85,9 +96,10 @@ def _shared_run(output: Path, name: str, lock: str) -> RunDir:
     return next((run for run in present if read_lock(run) == lock), RunDir(output / f"{name}-{lock[:8]}"))
 
 
-def _other(path: str, output: Path, pin: Pin, above: tuple[Path, ...]) -> Stage:
+def _other(path: str, settings: _Settings, above: tuple[Path, ...]) -> Stage:
     file = Path(path).resolve()
     if file in above:
         names = " → ".join(p.name for p in (*above, file))
         raise RecipeError(f"recipes need each other in a circle: {names}. A teacher or a start must end in a model.")
-    return _stage(pin(load_recipe(file).recipe), file, output, pin, above=(*above, file), main=False)
+    loaded = load_recipe(file, root=settings.root)
+    return _stage(settings.pin(loaded.recipe), file, settings, above=(*above, file), main=False)

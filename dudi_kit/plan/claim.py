@@ -27,6 +27,11 @@ class Settings:
 def check_folder(stage: Stage, settings: Settings) -> None:
     """Refuse a directory that holds something else, or an unfinished run that the user did not ask to resume."""
     run = stage.run
+    if run.path.is_symlink():
+        raise RunDirectoryError(
+            f"{run.path} is a link to {run.path.resolve()}: nothing is written through it. Remove it, or name the "
+            "folder above it with --output."
+        )
     if not run.path.exists() or not any(run.path.iterdir()) or (settings.overwrite and run.lock.exists()):
         return
     if not run.lock.exists():

@@ -14,7 +14,7 @@ from typing import Any
 from dudi_kit import __version__
 from dudi_kit.recipe.derive import demonstrated, reading_terms
 from dudi_kit.recipe.languages import LANGUAGES
-from dudi_kit.recipe.paths import PATH_FIELDS
+from dudi_kit.recipe.paths import PATH_FIELDS, is_plain_file
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
 
@@ -131,7 +131,7 @@ def content_hash(path: Path) -> str:
     """Hash of a file or of a folder's files; `missing` where there is none (loading it will say so)."""
     if path.is_dir():
         return folder_hash(path)
-    return file_hash(path) if path.is_file() else "missing"
+    return file_hash(path) if is_plain_file(path) else "missing"
 
 
 def folder_hash(folder: Path) -> str:

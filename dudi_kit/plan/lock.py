@@ -195,7 +195,7 @@ def _hub(commits: Commits) -> dict[str, dict[str, dict[str, str]]]:
 def _files(recipe: LoadedRecipe, stages: Iterable[Stage]) -> Iterator[Path]:
     """Every file that the chain reads: recipes with their parents, data, templates, the files of model folders."""
     for stage in stages:
-        yield from recipe.files if stage.file == recipe.path else load_recipe(stage.file).files
+        yield from recipe.files if stage.file == recipe.path else load_recipe(stage.file, root=recipe.root).files
         for path in _paths(json.loads(resolved_json(stage.recipe))):
             yield from (file for file in path.iterdir() if file.is_file()) if path.is_dir() else (path,)
 

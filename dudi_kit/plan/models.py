@@ -6,6 +6,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from dudi_kit.data.chat import resolve_template
 from dudi_kit.data.encode import Encoder
+from dudi_kit.data.sources import require_hub_name
 from dudi_kit.data.tokenizers import load_tokenizer
 from dudi_kit.errors import ModelError
 from dudi_kit.plan.layout import RunDir
@@ -54,6 +55,8 @@ def encoder_of(source: ModelSource, *, who: str) -> Encoder:
 def config_of(source: ModelSource, *, who: str) -> PreTrainedConfig:
     """The text model's configuration. Refuses a folder without weights that may be loaded, by their names alone."""
     _check_weights(source, who)
+    if not Path(source.path).is_absolute():
+        require_hub_name(source.path)
     options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     try:
         config = AutoConfig.from_pretrained(source.path, revision=source.revision, trust_remote_code=False, **options)

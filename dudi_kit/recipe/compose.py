@@ -13,8 +13,9 @@ from pathlib import Path as FilePath
 from typing import NamedTuple
 
 from dudi_kit.recipe import gate
+from dudi_kit.recipe.confine import REASON, is_address, is_inside
 from dudi_kit.recipe.diagnostics import COMMAND_LINE, Finding, InvalidRecipeError, Path, Problem
-from dudi_kit.recipe.paths import DATASETS
+from dudi_kit.recipe.paths import DATASETS, is_plain_file
 from dudi_kit.recipe.yaml_nodes import LARGEST_FILE, Node, Place, Reading, Source, lines_of, read_yaml
 
 MOST_PARENTS = 10
@@ -74,9 +75,12 @@ class Composition:
     parent: FilePath | None = None
 
 
-def compose(path: FilePath, overrides: Overrides = ()) -> Composition:
-    """Read the recipe and its parents, apply the overrides. Raises InvalidRecipeError where a text can't be read."""
-    whole = _read_chain(path, ())
+def compose(path: FilePath, overrides: Overrides = (), root: FilePath | None = None) -> Composition:
+    """Read the recipe and its parents, apply the overrides. Raises InvalidRecipeError where a text can't be read.
+
+    root: a folder that no parent may leave (see `confine`).
+    """
+    whole = _read_chain(path, (), root)
     trees = list(_override_trees(overrides, whole))
     if trees:
         # All overrides act as one child, so that their order does not matter where one chooses a variant.
@@ -105,7 +109,7 @@ def merge(parent: Node, child: Node, path: Path = ()) -> Node:
 
 def read_file(path: FilePath) -> str:
     """The text of a recipe file; raises InvalidRecipeError with one finding."""
-    if not os.path.isfile(path):
+    if not is_plain_file(path):
         reason = "this is a folder" if os.path.isdir(path) else "no such file"
         raise _file_problem(path, "missing-file", reason, "")
     try:
@@ -127,7 +131,7 @@ def _file_problem(path: FilePath, code: str, message: str, hint: str) -> Invalid
     return InvalidRecipeError([Finding(str(path), 0, 0, code, "", message, hint=hint)])
 
 
-def _read_chain(path: FilePath, above: tuple[FilePath, ...]) -> Composition:
+def _read_chain(path: FilePath, above: tuple[FilePath, ...], root: FilePath | None) -> Composition:
     """A file with all its parents merged under it; `above` are the files that extend it, the recipe's own first."""
     text = read_file(path)
     # The folder is made real, the file is not: a link to a recipe counts as lying where the link lies.
@@ -139,7 +143,7 @@ def _read_chain(path: FilePath, above: tuple[FilePath, ...]) -> Composition:
     extends = whole.root.value.pop("extends", None)
     if extends is None:
         return whole
-    parent = _read_parent(path, extends, above)
+    parent = _read_parent(path, extends, above, root)
     return Composition(
         merge(parent.root, whole.root),
         source,
@@ -158,22 +162,26 @@ def _mapping(reading: Reading, source: Source) -> Node:
     raise InvalidRecipeError([*reading.findings, place.finding(Problem((), "not-a-recipe", message))])
 
 
-def _read_parent(path: FilePath, extends: Node, above: tuple[FilePath, ...]) -> Composition:
+def _read_parent(path: FilePath, extends: Node, above: tuple[FilePath, ...], root: FilePath | None) -> Composition:
     def refuse(code: str, message: str, hint: str = "") -> InvalidRecipeError:
         return InvalidRecipeError([extends.place.finding(Problem(("extends",), code, message, hint))])
 
     if not isinstance(extends.value, str) or not extends.value:
         raise refuse("wrong-type", "one path expected", "write 'extends: base.yaml', relative to this file")
     parent = path.parent / extends.value
+    if is_address(extends.value):
+        raise refuse("outside", "a parent is a file, no address", "put the parent beside this file")
+    if root is not None and not is_inside(str(parent), root, written=extends.value):
+        raise refuse("outside", f"{extends.value!r} lies outside the recipe's folder", REASON)
     chain = (*above, path)
     steps = " → ".join(os.path.normpath(file) for file in (*chain, parent))
     if os.path.realpath(parent) in {os.path.realpath(file) for file in chain}:
         raise refuse("extends-cycle", "a recipe can't extend itself", f"the chain is {steps}")
     if len(chain) > MOST_PARENTS:
         raise refuse("too-deep", f"more than {MOST_PARENTS} parents", f"the chain is {steps}")
-    if not os.path.isfile(parent):
+    if not is_plain_file(parent):
         raise refuse("missing-parent", f"no such file: {extends.value!r}", f"the chain is {steps}")
-    return _read_chain(parent, chain)
+    return _read_chain(parent, chain, root)
 
 
 def _leaving(path: Path, parent: dict[str, Node], child: dict[str, Node]) -> set[str]:

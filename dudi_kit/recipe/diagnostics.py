@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
+from dudi_kit.console import visible
 from dudi_kit.errors import RecipeError
 
 Path = tuple[str | int, ...]
@@ -23,8 +24,6 @@ COMMAND_LINE = "command line"
 
 LONGEST_LINE = 140
 """Characters of a source line that are shown; more is cut around the caret."""
-
-BIDI_CONTROLS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class Problem(NamedTuple):
@@ -159,11 +158,6 @@ def listed(words: Iterable[object]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def visible(text: str) -> str:
-    """The text without characters that would move the terminal's cursor or turn the reading direction."""
-    return "".join("�" if _is_control(char) else char for char in text.replace("\t", "→"))
-
-
 def cells(text: str) -> int:
     """Width of a text in a terminal: Han characters take two cells, combining marks none."""
     wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
@@ -173,11 +167,7 @@ def cells(text: str) -> int:
 
 def _escaped(text: str) -> str:
     """As the data of a workflow command."""
-    return visible(text).replace("%", "%25").replace("\n", "%0A")
-
-
-def _is_control(char: str) -> bool:
-    return char in BIDI_CONTROLS or (char != "\n" and unicodedata.category(char) == "Cc")
+    return visible(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _shortened(text: str, longest: int) -> str:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from dudi_kit.recipe.diagnostics import BIDI_CONTROLS, InvalidRecipeError, Path, cells
+from dudi_kit.console import BIDI_CONTROLS
+from dudi_kit.recipe.diagnostics import InvalidRecipeError, Path, cells
 from dudi_kit.recipe.yaml_nodes import Source, read_yaml
 
 LONGEST_LIST = 90

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from dudi_kit.recipe.checks import check
 from dudi_kit.recipe.compose import Overrides, compose
+from dudi_kit.recipe.confine import outside
 from dudi_kit.recipe.diagnostics import Finding, InvalidRecipeError, Path, Problem, errors, sort
 from dudi_kit.recipe.heal import heal
 from dudi_kit.recipe.paths import make_paths_absolute
@@ -42,6 +43,9 @@ class LoadedRecipe:
     tree: Node
     """The values with their places."""
 
+    root: FilePath | None = None
+    """The folder that the recipe, and those that it names, may not leave (see `confine`)."""
+
     def locate(self, problem: Problem) -> Finding:
         """Put a problem that a later room found at its place in the recipe."""
         return self.tree.locate(problem)
@@ -57,29 +61,32 @@ class Checked:
     """The merged values with their places, unless a text could not be read."""
 
 
-def load_recipe(path: FilePath | str, overrides: Overrides = ()) -> LoadedRecipe:
+def load_recipe(path: FilePath | str, overrides: Overrides = (), root: FilePath | None = None) -> LoadedRecipe:
     """The recipe of a YAML file; raises InvalidRecipeError, a RecipeError, with every finding at once.
 
     overrides: (dotted path, YAML text), such as ("training.seed", "1"); they are applied last, and null removes a key.
+    root: of a recipe that was fetched, the folder that nothing which it names may leave (see `confine`).
     """
-    checked = check_recipe(path, overrides)
+    checked = check_recipe(path, overrides, root)
     if checked.loaded is None:
         raise InvalidRecipeError(checked.findings)
     return checked.loaded
 
 
-def check_recipe(path: FilePath | str, overrides: Overrides = ()) -> Checked:
+def check_recipe(path: FilePath | str, overrides: Overrides = (), root: FilePath | None = None) -> Checked:
     """As `load_recipe`, but the findings are returned, warnings too."""
     path = FilePath(path)
     try:
-        whole = compose(path, overrides)
+        whole = compose(path, overrides, root)
     except InvalidRecipeError as invalid:
         return Checked(None, tuple(sort(invalid.findings)))
+    strays = outside(whole.root, root) if root is not None else []
     make_paths_absolute(whole.root)
     values = whole.root.plain()
     recipe, found = validate(values)
     findings = [
         *whole.findings,
+        *strays,
         *(whole.root.locate(problem) for problem in found if not _flawed(whole.root, problem.path)),
     ]
     findings = sort(findings)
@@ -93,6 +100,7 @@ def check_recipe(path: FilePath | str, overrides: Overrides = ()) -> Checked:
         files=tuple(whole.files),
         warnings=tuple(findings),
         tree=whole.root,
+        root=root,
     )
     return Checked(loaded, tuple(findings), whole.root)
 

@@ -4,8 +4,10 @@ After this, the other rooms see absolute paths only, and whatever is not absolut
 """
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path as FilePath
+from typing import NamedTuple
 
 from dudi_kit.recipe.diagnostics import Path
 from dudi_kit.recipe.yaml_nodes import Node
@@ -45,20 +47,37 @@ PATH_FIELDS: tuple[tuple[Path, Callable[[str, FilePath], bool]], ...] = (
 """Every field that may hold a path, and when its text is one."""
 
 
-def make_paths_absolute(root: Node) -> None:
-    """Change the tree's path fields in place; texts of the command line are relative to where it is called."""
+class NamedPath(NamedTuple):
+    """A path that a recipe names."""
+
+    where: Path
+    """Its place in the recipe."""
+
+    node: Node
+    path: str
+    """Absolute."""
+
+
+def named_paths(root: Node) -> Iterator[NamedPath]:
+    """Every path of a tree; texts of the command line are relative to where it is called."""
     for pattern, is_path in PATH_FIELDS:
-        for node in _select(root, pattern):
+        for where, node in _select(root, pattern):
             if isinstance(node.value, str) and node.value:
                 folder = node.place.source.folder
                 if is_path(node.value, folder):
-                    node.value = os.path.normpath(folder / os.path.expanduser(node.value))
+                    yield NamedPath(where, node, os.path.normpath(folder / os.path.expanduser(node.value)))
+
+
+def make_paths_absolute(root: Node) -> None:
+    """Change the tree's path fields in place."""
+    for named in list(named_paths(root)):
+        named.node.value = named.path
 
 
 def rebase(root: Node, folder: FilePath) -> None:
     """Write relative paths of other folders' texts as they would be in this one; absolute ones stay as they are."""
     for pattern, is_path in PATH_FIELDS:
-        for node in _select(root, pattern):
+        for _, node in _select(root, pattern):
             text, origin = node.value, node.place.source.folder
             is_relative = isinstance(text, str) and text and not os.path.isabs(os.path.expanduser(text))
             if isinstance(text, str) and is_relative and origin != folder and is_path(text, origin):
@@ -67,11 +86,20 @@ def rebase(root: Node, folder: FilePath) -> None:
                 node.value = moved if moved.startswith("..") or is_path is not _if_folder else f"./{moved}"
 
 
-def _select(node: Node, pattern: Path) -> Iterator[Node]:
+def is_plain_file(path: str | FilePath) -> bool:
+    """A file on a disk: no folder, device, pipe or socket, nor what the kernel makes up (/proc/self/environ)."""
+    try:
+        real = os.path.realpath(path)
+        return stat.S_ISREG(os.stat(real).st_mode) and not real.startswith(("/dev/", "/proc/", "/sys/"))
+    except (OSError, ValueError):  # the latter for a path with \0
+        return False
+
+
+def _select(node: Node, pattern: Path, where: Path = ()) -> Iterator[tuple[Path, Node]]:
     if not pattern:
-        yield node
+        yield where, node
     elif isinstance(node.value, dict):
         first, *rest = pattern
         for key, below in node.value.items():
             if first in ("*", key):
-                yield from _select(below, tuple(rest))
+                yield from _select(below, tuple(rest), (*where, key))

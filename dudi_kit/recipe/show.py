@@ -43,40 +43,42 @@ class Comparison(NamedTuple):
     changes: list[Change]
 
 
-def merged(path: FilePath, overrides: Overrides = ()) -> list[Shown]:
+def merged(path: FilePath, overrides: Overrides = (), root: FilePath | None = None) -> list[Shown]:
     """The recipe with its parents and overrides; what is not in its own file has its origin beside it.
 
     Relative paths are written as they would be in the recipe's own folder. Raises InvalidRecipeError where a text can't
     be read; a recipe that breaks rules can be shown.
     """
-    whole = _composed(path, overrides)
+    whole = _composed(path, overrides, root=root)
     return [*_head(whole), *_noted(_in_order(whole.root.plain()), lambda path: _origin(whole, path))]
 
 
-def resolved(path: FilePath, overrides: Overrides = ()) -> list[Shown]:
+def resolved(path: FilePath, overrides: Overrides = (), root: FilePath | None = None) -> list[Shown]:
     """The recipe with every default that applies to it. Raises InvalidRecipeError unless it is valid."""
-    recipe = load_recipe(path, overrides).recipe
-    whole = _composed(path, overrides)
+    recipe = load_recipe(path, overrides, root).recipe
+    whole = _composed(path, overrides, root=root)
     values = _with_written_texts(_applicable(recipe, whole.root), whole.root)
     return [*_head(whole), *_noted(values, lambda path: _origin(whole, path) if whole.root.at(path) else "default")]
 
 
-def changes(path: FilePath, overrides: Overrides = ()) -> Comparison:
+def changes(path: FilePath, overrides: Overrides = (), root: FilePath | None = None) -> Comparison:
     """What the recipe says otherwise than its parent; than the defaults, where it extends none.
 
     Raises InvalidRecipeError where a text can't be read, and without a parent unless the recipe is valid.
     """
-    whole = _composed(path, overrides)
+    whole = _composed(path, overrides, root=root)
     new = _in_order(whole.root.plain())
     if whole.parent is None:
-        defaults = _defaults(load_recipe(path, overrides).recipe)
+        defaults = _defaults(load_recipe(path, overrides, root).recipe)
         return Comparison("defaults", list(_changes(defaults, new, leaving=False)))
-    old = _composed(whole.parent, (), path.parent).root.plain()
+    old = _composed(whole.parent, (), path.parent, root).root.plain()
     return Comparison(os.path.normpath(whole.parent), list(_changes(old, new, leaving=True)))
 
 
-def _composed(path: FilePath, overrides: Overrides, folder: FilePath | None = None) -> Composition:
-    whole = compose(path, overrides)
+def _composed(
+    path: FilePath, overrides: Overrides, folder: FilePath | None = None, root: FilePath | None = None
+) -> Composition:
+    whole = compose(path, overrides, root)
     rebase(whole.root, (folder or path.parent).resolve())
     return whole
 

@@ -5,6 +5,7 @@ that makes it one, and duplicate keys, which the constructor would swallow, are 
 is noted and reading goes on, so that all of them come out at once; broken syntax ends it.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -21,12 +22,16 @@ from yaml.events import (
     StreamEndEvent,
 )
 
+from dudi_kit.console import BIDI_CONTROLS
 from dudi_kit.recipe.diagnostics import Finding, InvalidRecipeError, Path, Problem, dotted
 from dudi_kit.recipe.scalars import Scalar, read_scalar
 
 DEEPEST = 30
 MOST_NODES = 10_000
 LARGEST_FILE = 2**20
+
+UNSEEN = BIDI_CONTROLS | frozenset("\u00ad\u200b\u2028\u2029\u2060\ufeff\n\r\t")
+"""Characters that make two keys look the same. The joiners U+200C and U+200D are part of some scripts' words."""
 
 
 class Syntax(NamedTuple):
@@ -252,12 +257,17 @@ class _Reader:
         if event.value == "<<" and event.style is None:
             self.note(place, "merge-key", "merge keys (<<) are not read", "use 'extends', or write the keys out")
             return None
+        if unseen := next((char for char in event.value if char in UNSEEN or _is_control(char)), None):
+            message = f"the key holds a character that can't be seen, U+{ord(unseen):04X}"
+            self.note(place, "bad-character", message, "type the key anew")
+            return None
         return str(event.value)
 
     def scalar(self, event: ScalarEvent, place: Place) -> Node:
         text = event.value
-        if "\0" in text:
-            self.note(place, "bad-character", "a text can't hold the character \\0", "remove it")
+        if control := next((char for char in text if _is_control(char)), None):
+            message = f"a text can't hold the control character U+{ord(control):04X}"
+            self.note(place, "bad-character", message, "remove it")
             return Node(None, place, flawed=True)
         if event.style is not None:
             return Node(text, place)
@@ -303,6 +313,11 @@ class _Reader:
         shift = self.source.shift if line == 0 else 0
         place = Place(self.source, min(line, len(self.source.lines) - 1) + 1, column + 1 + shift, 1)
         return place.finding(Problem((), "yaml", told.message, told.hint))
+
+
+def _is_control(char: str) -> bool:
+    """No letter, sign or white space: it could only move the cursor of whoever looks at it."""
+    return unicodedata.category(char) == "Cc" and char not in "\t\n\r"
 
 
 def _unreadable(text: str, source: Source, error: yaml.reader.ReaderError) -> Finding:

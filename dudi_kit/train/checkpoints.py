@@ -8,16 +8,27 @@ that was damaged later is found and named before anything is loaded from it.
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dudi_kit.errors import EnvironmentLack
+from torch.serialization import get_unsafe_globals_in_checkpoint
+
+from dudi_kit.errors import EnvironmentLack, RunDirectoryError
 from dudi_kit.plan.layout import RunDir, write_json
 
 MANIFEST = "manifest.json"
+
+PICKLED = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
+
+HARMLESS = re.compile(
+    r"numpy\.(ndarray|dtype|dtypes\.\w+|_?core\.multiarray\.(_reconstruct|scalar))"
+    r"|deepspeed\.(runtime|utils)(\.[a-z0-9_]+)+\.[A-Z]\w*|deepspeed\.utils\.tensor_fragment\.fragment_address"
+)
+"""What honest state is made of besides tensors: arrays, and DeepSpeed's own small classes."""
 
 
 class Checkpoint(NamedTuple):
@@ -94,6 +105,27 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
     """What was written beside the weights: lock, processes, …"""
     described: dict[str, Any] = json.loads((checkpoint.path / MANIFEST).read_text(encoding="utf-8"))
     return described
+
+
+def require_harmless(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that would do more than hold state.
+
+    DeepSpeed unpickles optimizer state with all of pickle's power, and a run directory may be somebody else's, with
+    a manifest that fits. What the files would call is read from them without calling it.
+    """
+    for file in _files(checkpoint.path):
+        if file.suffix not in PICKLED:
+            continue
+        try:
+            names = [name for name in get_unsafe_globals_in_checkpoint(file) if not HARMLESS.fullmatch(name)]
+        except Exception as error:
+            raise RunDirectoryError(f"{file} is no file that torch wrote: {error}. {_mend(checkpoint)}") from error
+        if names:
+            raise RunDirectoryError(f"{file} would run code when it is loaded ({names[0]}). {_mend(checkpoint)}")
+
+
+def _mend(checkpoint: Checkpoint) -> str:
+    return f"If this run came from elsewhere, don't trust it; else remove {checkpoint.path} and --resume before it."
 
 
 def _fault(folder: Path) -> str | None:

@@ -95,6 +95,7 @@ class Loop:
                 f"{checkpoint.path} was written by {facts['processes']} processes and {self.plan.processes} "
                 f"are running; resume with --processes {facts['processes']}."
             )
+        checkpoints.require_harmless(checkpoint)
         self.accelerator.load_state(str(checkpoint.path / "state"))
         if self._refreshed is not None and self.models.reference is not None:
             weights = torch.load(

@@ -66,7 +66,8 @@ def builtin_rows_describe_themselves(recipe: Recipe) -> Iterator[Complaint]:
 def hub_datasets_are_hub_names(recipe: Recipe) -> Iterator[Complaint]:
     """Never a local path, never a URL."""
     for path, dataset in datasets(recipe):
-        if isinstance(dataset, HubRows) and not re.fullmatch(HUB_NAME, dataset.hub):
+        # A name alone may be one of the datasets library's own readers: `json` would read what lies in the folder.
+        if isinstance(dataset, HubRows) and not (re.fullmatch(HUB_NAME, dataset.hub) and "/" in dataset.hub):
             hint = "for files of your own use 'path'"
             yield Complaint((*path, "hub"), "bad-model-name", f"{dataset.hub!r} is no hub name (owner/name)", hint)
 

@@ -1,10 +1,10 @@
 """Rules about the small files of a recipe: they must be there. Data and weights are looked at when planning."""
 
-import os
 from collections.abc import Iterator
 
 from dudi_kit.recipe.checks.complaint import Complaint, Rule
 from dudi_kit.recipe.diagnostics import Path
+from dudi_kit.recipe.paths import is_plain_file
 from dudi_kit.recipe.schema import Recipe
 
 
@@ -27,7 +27,7 @@ def _files(recipe: Recipe) -> Iterator[tuple[Path, str]]:
 def files_are_there(recipe: Recipe) -> Iterator[Complaint]:
     """Recipes and templates that this one names."""
     for path, file in _files(recipe):
-        if not os.path.isfile(file):
+        if not is_plain_file(file):
             yield Complaint(
                 path, "missing-file", f"no such file: {file}", "paths are relative to the file that names them"
             )

@@ -50,6 +50,15 @@ def models_are_named_and_pinned(recipe: Recipe) -> Iterator[Complaint]:
         yield from _model(("student", "tokenizer", "from"), tokenizer.source, tokenizer.revision, pin)
 
 
+def gguf_lies_in_its_model(recipe: Recipe) -> Iterator[Complaint]:
+    """A file of the model's folder, and none that a path leads to from there."""
+    for role in ("teacher", "student"):
+        file = getattr(getattr(recipe, role), "gguf_file", None)
+        if file is not None and (PurePath(file).is_absolute() or ".." in PurePath(file).parts or "://" in file):
+            message = f"{file!r} is no file in the model's folder"
+            yield Complaint((role, "gguf_file"), "outside", message, "name the folder in 'model', the file here")
+
+
 def _model(path: Path, name: str, revision: str | None, pin: Path) -> Iterator[Complaint]:
     yield from _hub_name(path, name)
     if PurePath(name).is_absolute() or not re.fullmatch(HUB_NAME, name):
@@ -145,6 +154,7 @@ RULES: tuple[Rule, ...] = (
     given_tokenizer_needs_its_teacher,
     models_are_named_and_pinned,
     quantised_teachers_can_be_loaded,
+    gguf_lies_in_its_model,
     chat_templates_exist,
     heads_divide_the_width,
     context_holds_the_longest_row,

@@ -147,7 +147,7 @@ class _Rows(Strict):
     """Take only this many rows of each language, the first ones (of a file sorted by label, that is one label); the
     rest is counted as left out."""
 
-    weight: Weight = 1.0
+    weight: Annotated[Weight, Field(le=1000)] = 1.0
     """How often the rows of this dataset are drawn, relative to once an epoch."""
 
     demonstrate: bool = False

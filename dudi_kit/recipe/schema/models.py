@@ -14,6 +14,7 @@ ChatTemplate = Annotated[
 ]
 """A name that we know, or a file; `checks.models` says it in words."""
 
+Width = Annotated[int, Field(ge=1, le=1_000_000)]
 Family = Literal["llama", "qwen2", "qwen3", "gemma3"]
 
 
@@ -80,19 +81,19 @@ class Architecture(Strict):
     family: Family = "llama"
     """Model family of transformers that implements it."""
 
-    hidden_size: Count = 256
+    hidden_size: Width = 256
     """Width of the residual stream."""
 
-    layers: Count = 4
+    layers: Annotated[int, Field(ge=1, le=1000)] = 4
     """Transformer blocks."""
 
-    heads: Count = 4
+    heads: Width = 4
     """Attention heads; `hidden_size` is an even multiple of them."""
 
-    kv_heads: Count | None = None
+    kv_heads: Width | None = None
     """Heads that keys and values are shared over; default: `heads`."""
 
-    intermediate_size: Count | None = None
+    intermediate_size: Width | None = None
     """Width of the feed-forward part; default: 8/3 of `hidden_size`, rounded up to a multiple of 16."""
 
     context: Count = 1024

@@ -31,7 +31,7 @@ class Training(Strict):
     steps: Count | None = None
     """Optimizer steps; give this or `epochs`."""
 
-    batch_size: Count = 16
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 16
     """Rows of one optimizer step, over all processes and accumulation steps."""
 
     micro_batch_size: Count | None = None

@@ -1,0 +1,108 @@
+"""What a recipe by reference may read of this machine: the files below its own folder, which were fetched with it.
+
+A recipe from the user's disk may name any path, and the plan lists those outside. One by URL or hub reference is
+somebody else's: loaded with a `root`, it, its parents and the recipes that it names can't leave that folder, neither by
+an absolute path nor by `..`, `~` or a symbolic link. What the user says on the command line is the user's own.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+from pathlib import PurePath
+from typing import NamedTuple
+
+from dudi_kit.recipe.diagnostics import Finding, Path, Problem
+from dudi_kit.recipe.languages import LANGUAGES
+from dudi_kit.recipe.paths import NamedPath, named_paths
+from dudi_kit.recipe.yaml_nodes import Node
+
+REASON = "a recipe by reference reads only what lies below its own folder, and the hub"
+PLACEHOLDER = "{language}"
+MODELS = frozenset({"model", "tokenizer", "from"})
+"""Last keys of the places that may name a folder with a model or a tokenizer."""
+
+
+class NamedFile(NamedTuple):
+    """A file below a recipe's folder that it needs."""
+
+    path: str
+    """Relative to the folder."""
+
+    is_recipe: bool
+
+
+def outside(tree: Node, root: FilePath) -> list[Finding]:
+    """A finding for each path, and for the output folder, that a recipe by reference must not name.
+
+    Nothing that they lead to is looked at; their nodes are marked, so that nothing else is said about them.
+    """
+    problems = [(named.node, problem) for named in named_paths(tree) if (problem := _stray(named, root)) is not None]
+    problems += _output(tree)
+    for node, _ in problems:
+        node.flawed = True
+    return [node.place.finding(problem) for node, problem in problems]
+
+
+def named_files(tree: Node, root: FilePath) -> Iterator[NamedFile]:
+    """The files below its folder that a recipe names, those outside left out; `{language}` filled in."""
+    for named in named_paths(tree):
+        if not _is_users(named.node) and _stray(named, root) is None:
+            for code in _languages(tree, named):
+                path = os.path.relpath(named.path.replace(PLACEHOLDER, code), root)
+                yield NamedFile(path, is_recipe=named.where[-1] == "recipe")
+
+
+def is_inside(path: str, root: FilePath, *, written: str = "") -> bool:
+    """Whether a path stays in a folder, links followed. written: as the recipe has it; absolute is outside anyway."""
+    if written.startswith("~") or PurePath(written).is_absolute():
+        return False
+    try:
+        real = {os.path.realpath(path.replace(PLACEHOLDER, code)) for code in LANGUAGES}
+    except ValueError:  # \0
+        return False
+    folder = os.path.realpath(root)
+    return all(PurePath(os.path.normpath(p)).is_relative_to(folder) for p in real)
+
+
+def is_address(written: str) -> bool:
+    """A URL or a hub reference in the place of a path."""
+    return "://" in written or written.startswith("hub:")
+
+
+def _stray(named: NamedPath, root: FilePath) -> Problem | None:
+    written = str(named.node.value)
+    if _is_users(named.node):
+        return None
+    if not is_inside(named.path, root, written=written):
+        return Problem(named.where, "outside", f"{written!r} lies outside the recipe's folder", REASON)
+    if is_address(written):
+        return Problem(named.where, "outside", f"a path expected, got the address {written!r}", REASON)
+    if named.where[-1] in MODELS:
+        message = f"{written!r} is a folder, and a recipe by reference brings no weights"
+        return Problem(named.where, "outside", message, "name a model on the hub, with its revision")
+    return None
+
+
+def _output(tree: Node) -> list[tuple[Node, Problem]]:
+    """`output.folder` through a link that leaves the current folder; the other ways out no recipe may take."""
+    *_, node = tree.trail(("output", "folder"))
+    written = node.value
+    if not isinstance(written, str) or _is_users(node) or is_inside(written, FilePath.cwd(), written=written):
+        return []
+    message = f"{written!r} leads out of the current folder"
+    return [(node, Problem(("output", "folder"), "outside", message, "the option --output can name any folder"))]
+
+
+def _is_users(node: Node) -> bool:
+    """From the command line."""
+    return not node.place.source.numbered
+
+
+def _languages(tree: Node, named: NamedPath) -> list[str]:
+    """What `{language}` stands for in a path; one empty text where it has none."""
+    if PLACEHOLDER not in named.path:
+        return [""]
+    lists: list[Path] = [(*named.where[:end], "languages") for end in range(len(named.where))]
+    written = [nodes[-1].plain() for path in lists if len(nodes := tree.trail(path)) > len(path)]
+    # As a text in the place of a list is a mistake that is told later, so is a code that is none.
+    return [code for codes in written if isinstance(codes, list) for code in codes if str(code) in LANGUAGES]
