@@ -126,12 +126,12 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandinHub]:
 
 @pytest.fixture(scope="module")
 def planned(hub: StandinHub, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Plan]:
-    """What `dudi-kit plan … --processes 8` wrote for a recipe; each is planned once."""
+    """What `dudi-kit plan … --hardware 8xH100-80G` wrote for a recipe; each is planned once."""
     outputs = tmp_path_factory.mktemp("outputs")
 
     @cache
     def plan(path: Path) -> Plan:
-        result = call("plan", path, "--processes", 8, "--output", outputs)
+        result = call("plan", path, "--hardware", "8xH100-80G", "--output", outputs)
         assert result.exit_code == 0, result.stderr
         return read_plan(RunDir(outputs / LOADED[path].name))
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,7 @@ from dudi_kit.cli.app import Panel, Recipe, Settings, command, parse_overrides
 from dudi_kit.cli.reference import confirmation, file_of, load_whole
 
 if TYPE_CHECKING:
+    from dudi_kit.plan.hardware import Hardware
     from dudi_kit.recipe.load import LoadedRecipe
 
 Output = Annotated[
@@ -20,6 +21,22 @@ Output = Annotated[
 ]
 Processes = Annotated[
     int, typer.Option("--processes", "-p", min=1, help="Training processes, usually one for each GPU.")
+]
+PlannedProcesses = Annotated[
+    int | None,
+    typer.Option("--processes", "-p", min=1, help="Training processes; one for each GPU of --hardware, else 1."),
+]
+HardwareName = Annotated[
+    str | None,
+    typer.Option(
+        "--hardware",
+        metavar="NAME",
+        help="Plan for 8xH100-80G, 2x8xH100-80G (2 machines), 1xRTX4090-24G, cpu-24G, …; default: this machine.",
+    ),
+]
+Emit = Annotated[
+    Literal["slurm", "torchrun", "accelerate", "deepspeed"] | None,
+    typer.Option("--emit", help="Print only how this launcher starts the training, or a whole script for Slurm."),
 ]
 Resume = Annotated[
     bool, typer.Option("--resume", metavar="", help="Go on from the last checkpoint of this very recipe.")
@@ -119,13 +136,33 @@ def plan(
     recipe: Recipe,
     settings: Settings = None,
     output: Output = None,
-    processes: Processes = 1,
+    processes: PlannedProcesses = None,
+    hardware: HardwareName = None,
+    emit: Emit = None,
     frozen: Frozen = False,
     lock: Lock = None,
 ) -> None:
-    """Decide everything that can be decided before weights are loaded, and show it; train nothing."""
+    """Decide everything that can be decided before weights are loaded, and show it; train nothing.
+
+    Shows tokens by language and memory by part, under each ZeRO stage; ends with 4 where it does not fit --hardware.
+    """
+    planned_for = parsed_hardware(hardware, processes)
     loaded = loaded_recipe(recipe, settings)
-    stations().plan(loaded, output=output, processes=processes, lock=lock_file(recipe, lock, frozen=frozen))
+    count = planned_for.processes if planned_for else processes or 1
+    held_to = lock_file(recipe, lock, frozen=frozen)
+    stations().plan(loaded, output=output, processes=count, hardware=planned_for, emit=emit, lock=held_to)
+
+
+def parsed_hardware(text: str | None, processes: int | None) -> "Hardware | None":
+    """What --hardware names; a name that can't be read is the command line's fault."""
+    if text is None:
+        return None
+    from dudi_kit.plan.hardware import parse_hardware
+
+    try:
+        return parse_hardware(text, processes=processes)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--hardware") from error
 
 
 def loaded_recipe(recipe: str, settings: Sequence[str] | None) -> "LoadedRecipe":

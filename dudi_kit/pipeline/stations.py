@@ -23,10 +23,13 @@ from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
 from dudi_kit.models.loading import best_device, freeze, load_model
 from dudi_kit.pipeline.answers import asked_of, keep_asked, settled
 from dudi_kit.pipeline.lock import pins_of
+from dudi_kit.pipeline.show_plan import emitted, require_fit, show_plan, warn_of_misfit
 from dudi_kit.plan.build import build_plan
 from dudi_kit.plan.chain import Stage, as_written, build_chain
 from dudi_kit.plan.claim import Settings, check_folder, claim, differences, exclusive, is_trained, replacing
 from dudi_kit.plan.fingerprint import package_versions
+from dudi_kit.plan.hardware import Hardware, this_machine
+from dudi_kit.plan.launchers import Launcher
 from dudi_kit.plan.layout import RunDir, read_lock, require_space, write_json, write_text
 from dudi_kit.plan.models import encoder_of, trained
 from dudi_kit.plan.schema import ModelSource, Plan, read_plan, write_plan
@@ -101,21 +104,40 @@ def report(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) -> N
     _report(stage)
 
 
-def plan(recipe: LoadedRecipe, *, output: Path | None, processes: int, lock: Path | None) -> None:
-    """Decide what can be decided before weights are loaded, for every stage of the chain; train nothing."""
+def plan(
+    recipe: LoadedRecipe,
+    *,
+    output: Path | None,
+    processes: int,
+    hardware: Hardware | None = None,
+    emit: Launcher | None = None,
+    lock: Path | None = None,
+) -> None:
+    """Decide what can be decided before weights are loaded, for every stage of the chain; train nothing.
+
+    hardware: what it is planned for; default: this machine. emit: print how this launcher starts it, and nothing else,
+    on stdout. EnvironmentLack where the memory needed is more than the hardware that was named has.
+    """
     settings = Settings(processes, resume=True, overwrite=False)
     main = _chain(recipe, output, lock)
-    stages = list(main.in_order())
-    missing = [stage for stage in stages if not is_trained(stage)]
+    missing = [stage for stage in main.in_order() if not is_trained(stage)]
     for stage in missing:
         check_folder(stage, settings)
-    for stage in stages:
+    planned = []
+    for stage in main.in_order():
         if stage in missing:
             claim(stage, settings)
-            _show(_plan(stage, processes), stage)
+            planned.append(_plan(stage, processes, hardware))
+            show_plan(err if emit else out, planned[-1], stage.run, main=stage is main)
         else:
-            say(f"{stage.run.path}: trained already, would be reused")
+            notice(f"{stage.run.path}: trained already, would be reused")
     _keep(lock, main)
+    if hardware:
+        require_fit(planned)
+    else:
+        warn_of_misfit(planned)
+    if emit and missing:
+        say(emitted(emit, planned, [stage.run for stage in missing], hardware or this_machine(processes), recipe.path))
 
 
 def prepare(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) -> Stage:
@@ -174,7 +196,8 @@ def _train_chain(stage: Stage, settings: Settings, confirm: Callable[[], None] |
                 undo.enter_context(replacing(needed, chosen))
                 ready.append((needed, claim(needed, chosen), _plan(needed, settings.processes)))
             for needed, _, planned in ready:
-                _show(planned, needed)
+                show_plan(err, planned, needed.run, main=needed is stage)
+            warn_of_misfit([planned for _, _, planned in ready])
             if confirm is not None:
                 confirm()
         space = sum(_bytes_written(needed, planned) for needed, _, planned in ready)
@@ -205,10 +228,8 @@ def _hold(stages: Iterable[Stage], held: ExitStack) -> dict[Path, ExitStack]:
 
 def _bytes_written(stage: Stage, planned: Plan) -> int:
     """What training adds at most: the checkpoints that are kept, the one that is being written, the final model."""
-    training = stage.recipe.training
-    kept = training.keep_checkpoints + 1 if training.checkpoint_every else 0
     there = sum(file.stat().st_size for file in stage.run.checkpoints.rglob("*") if file.is_file())
-    return max(planned.checkpoint_bytes * kept - there, 0) + planned.parameters * 4
+    return max(planned.disk.total_bytes - there, 0)
 
 
 def _train(run: RunDir, planned: Plan, *, resume: bool) -> None:
@@ -223,36 +244,20 @@ def _train(run: RunDir, planned: Plan, *, resume: bool) -> None:
     write_card(run.path, run.final)
 
 
-def _plan(stage: Stage, processes: int) -> Plan:
+def _plan(stage: Stage, processes: int, hardware: Hardware | None = None) -> Plan:
     """Plan a stage and write down everything that its training will use."""
     run, ledger = stage.run, Ledger()
     # The lock comes first: from here on the directory is recognised as this stage's.
     write_json(run.lock, {"hash": stage.lock, "packages": package_versions(), **stage.depends_on})
     with err.status(f"{stage.recipe.name}: planning"):
         asked = asked_of(stage)
-        planned = build_plan(stage, processes=processes, ledger=ledger, asked=asked)
+        planned = build_plan(stage, processes=processes, ledger=ledger, asked=asked, hardware=hardware)
     write_text(run.recipe, stage.file.read_text(encoding="utf-8"))
     write_text(run.resolved, resolved_json(stage.recipe))
     write_json(run.ledger, ledger.as_json())
     keep_asked(run, asked)
     write_plan(run, planned)
     return planned
-
-
-def _show(planned: Plan, stage: Stage) -> None:
-    shares = "  ".join(f"{code} {share.rows:,}" for code, share in planned.languages.items())
-    notice(f"{planned.name} → {stage.run.path}", style="bold")
-    notice(f"  rows       {shares}")
-    notice(
-        f"  steps      {planned.steps:,} of {planned.batch_size} rows "
-        f"({planned.processes} × {planned.micro_batch_size} × {planned.accumulation}), "
-        f"{planned.steps * planned.batch_size / planned.rows_per_epoch:.1f} epochs"
-    )
-    notice(f"  student    {planned.parameters:,} parameters")
-    for text in planned.notices:
-        notice(f"  note       {text}")
-    for path in planned.outside:
-        notice(f"  reads      {path}")
 
 
 def _environment(began: float, processes: int) -> dict[str, Any]:

@@ -21,22 +21,25 @@ from dudi_kit.data.tokenizers import load_tokenizer, train_tokenizer
 from dudi_kit.errors import RecipeError
 from dudi_kit.models.scratch import architecture_config, count_parameters
 from dudi_kit.plan.arithmetic import Arithmetic, arithmetic
+from dudi_kit.plan.budget import planned_disk, planned_memory
 from dudi_kit.plan.chain import Stage
 from dudi_kit.plan.engine import ds_config, engine_stage, launch_command
 from dudi_kit.plan.fingerprint import is_path
+from dudi_kit.plan.hardware import Hardware, this_machine
+from dudi_kit.plan.inputs import largest_inputs
+from dudi_kit.plan.launchers import launchers
+from dudi_kit.plan.memory import Job
 from dudi_kit.plan.models import config_of, context_of, encoder_of, given, tokenizer_of, trained
 from dudi_kit.plan.rows import Row, RowMaker, TeacherSide, TrainingRows, mixed, texts, training_examples
 from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedVocabulary
+from dudi_kit.plan.shape import shape_of
 from dudi_kit.recipe.derive import reading_terms
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import GivenTokenizer, PretrainedStudent, ScratchStudent, TeacherModel
-from dudi_kit.recipe.schema.signals import RefreshedReference
+from dudi_kit.recipe.schema.signals import Signals
 from dudi_kit.verbalizer.demonstration import Demonstrator
 from dudi_kit.verbalizer.vocabulary import SharedVocabulary, Speaker, decide
-
-BYTES_FP32, BYTES_BF16, BYTES_MOMENTS = 4, 2, 8
-"""For each parameter: a weight in fp32 or bf16, and AdamW's two moments in fp32."""
 
 UNLIMITED = 10**9
 """Tokens, where a model does not say how many it reads."""
@@ -83,13 +86,16 @@ def read_sides(stage: Stage, ledger: Ledger, ask: Ask = nobody) -> Sides:
     return Sides(examples, student, config, teaching, teacher_room(stage.recipe, teaching))
 
 
-def build_plan(stage: Stage, *, processes: int, ledger: Ledger, asked: Asked | None = None) -> Plan:
+def build_plan(
+    stage: Stage, *, processes: int, ledger: Ledger, asked: Asked | None = None, hardware: Hardware | None = None
+) -> Plan:
     """Decide all that can be decided before a weight is loaded, and save the student's tokenizer in the run directory.
 
     The stages that this one needs must have been planned before. asked: what the teacher has answered; remembers what
-    it is yet to be asked for. Counts what is left out in the ledger.
+    it is yet to be asked for. Counts what is left out in the ledger. hardware: what the memory is held against, with as
+    many processes; default: this machine.
     """
-    recipe, asked = stage.recipe, asked or Asked()
+    recipe, asked, hardware = stage.recipe, asked or Asked(), hardware or this_machine(processes)
     examples, student, config, teaching, room = read_sides(stage, ledger, asked)
     made = training_rows(recipe, examples, student, teaching, room, ledger, asked)
     contexts = {"student": context_of(config), "teacher": teaching.context if teaching else None}
@@ -107,9 +113,11 @@ def build_plan(stage: Stage, *, processes: int, ledger: Ledger, asked: Asked | N
         **_fields(batches),
         parameters=parameters,
         teacher_parameters=count_parameters(teaching.config) if teaching else None,
-        checkpoint_bytes=_checkpoint_bytes(recipe, parameters),
+        memory=planned_memory(_job(recipe, config, teaching, made, batches, hardware), hardware),
+        disk=planned_disk(recipe, parameters),
         deepspeed=ds_config(recipe, batches),
         launch=["python", *launch_command(processes, str(stage.run.path), resume=False)],
+        launchers=launchers(str(stage.run.path), hardware),
         outside=sorted(set(_outside(json.loads(resolved_json(recipe)), stage.file.parent.resolve()))),
         unasked=len(asked.missing),
         notices=[*_notices(recipe, teaching, ledger), *asked.lines()],
@@ -297,22 +305,51 @@ def _needs(recipe: Recipe, row: Row) -> Iterator[Need]:
 
 def _shares(made: TrainingRows) -> dict[str, LanguageShare]:
     rows: Counter[str] = Counter(row.language for row in made.rows)
-    tokens: Counter[str] = Counter()
+    prompt, response, teacher = Counter[str](), Counter[str](), Counter[str]()
     for row in made.rows:
-        tokens[row.language] += len(row.prompt) + len(row.response)
+        prompt[row.language] += len(row.prompt)
+        response[row.language] += len(row.response)
+        teacher[row.language] += max((len(ids) for ids in row.teacher_prompts.values()), default=0)
     drawn: Counter[str] = Counter()
     for (language, _), quota in made.mixture.quotas.items():
         drawn[language] += quota
     return {
-        code: LanguageShare(rows=rows[code], tokens=tokens[code], rows_per_epoch=drawn[code]) for code in sorted(rows)
+        code: LanguageShare(
+            rows=rows[code],
+            tokens=prompt[code] + response[code],
+            prompt_tokens=prompt[code],
+            response_tokens=response[code],
+            teacher_prompt_tokens=teacher[code],
+            rows_per_epoch=drawn[code],
+        )
+        for code in sorted(rows)
     }
 
 
-def _checkpoint_bytes(recipe: Recipe, parameters: int) -> int:
-    """Weights, master weights where they differ, moments, and a refreshed reference."""
-    weights = BYTES_FP32 if recipe.training.precision == "fp32" else BYTES_BF16 + BYTES_FP32
-    refreshed = isinstance(recipe.signals.sequence.reference, RefreshedReference) and recipe.signals.sequence.weight > 0
-    return parameters * (weights + BYTES_MOMENTS + (BYTES_FP32 if refreshed else 0))
+def _job(
+    recipe: Recipe,
+    config: PreTrainedConfig,
+    teaching: Teaching | None,
+    made: TrainingRows,
+    batches: Arithmetic,
+    hardware: Hardware,
+) -> Job:
+    """What the memory of a training process depends on."""
+    source = teaching.source if teaching else None
+    return Job(
+        student=shape_of(config, count_parameters(config)),
+        teacher=shape_of(teaching.config, count_parameters(teaching.config)) if teaching else None,
+        teacher_dtype=source.dtype if source else "bf16",
+        quantization=source.quantization if source else "none",
+        precision=recipe.training.precision,
+        stage=recipe.deepspeed.stage,
+        processes=batches.processes,
+        accumulation=batches.accumulation,
+        signals=frozenset(name for name in Signals.model_fields if getattr(recipe.signals, name).weight > 0),
+        new_tokens=recipe.rollouts.max_new_tokens,
+        inputs=largest_inputs(made.rows, made.mixture, batches, recipe.rollouts.max_new_tokens),
+        on_cpu=hardware.on_cpu,
+    )
 
 
 def _planned(vocabulary: SharedVocabulary) -> PlannedVocabulary:

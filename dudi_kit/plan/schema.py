@@ -45,8 +45,78 @@ class LanguageShare(Strict):
     tokens: int
     """Prompt and response, in the student's tokens."""
 
+    prompt_tokens: int
+    response_tokens: int
+    teacher_prompt_tokens: int
+    """The longer of the prompts that the teacher reads of each row, demonstration included, in its own tokens."""
+
     rows_per_epoch: int
     """After mixing by weight and temperature."""
+
+
+class StageMemory(Strict):
+    """Memory of one training process under one ZeRO stage, in bytes."""
+
+    stage: int
+    available: bool
+    """False: this version can't run it yet."""
+
+    peak_bytes: int
+    peak_phase: str
+    phases: dict[str, dict[str, int]]
+    """What is alive at once: phase → part → bytes."""
+
+
+class Remedy(Strict):
+    """A field with another value, and the peak that it alone would bring."""
+
+    field: str
+    now: str
+    then: str
+    peak_bytes: int
+
+
+class PlannedMemory(Strict):
+    """Memory of the training processes, which all need the same, against what the hardware has."""
+
+    hardware: str
+    nodes: int
+    limit_bytes: int
+    """For one process."""
+
+    stage: int
+    """ZeRO stage that the recipe asks for."""
+
+    stages: list[StageMemory]
+    host_bytes: int
+    """Main memory of one machine while all its processes load their models."""
+
+    remedies: list[Remedy]
+    """The best first."""
+
+    @property
+    def chosen(self) -> StageMemory:
+        """That of the recipe's own stage."""
+        return next(made for made in self.stages if made.stage == self.stage)
+
+    @property
+    def fits(self) -> bool:
+        """The estimate is within the limit."""
+        return self.chosen.peak_bytes <= self.limit_bytes
+
+
+class PlannedDisk(Strict):
+    """Bytes that training writes at most; answers of the evaluation, some kilobytes a row, come on top."""
+
+    checkpoint_bytes: int
+    """One, optimizer state included."""
+
+    checkpoints: int
+    """Those that are kept, and the one that is being written."""
+
+    final_bytes: int
+    tokenizer_bytes: int
+    total_bytes: int
 
 
 class Plan(Strict):
@@ -79,12 +149,14 @@ class Plan(Strict):
 
     teacher_parameters: int | None
 
-    checkpoint_bytes: int
-    """Estimated size of one checkpoint, optimizer state included."""
-
+    memory: PlannedMemory
+    disk: PlannedDisk
     deepspeed: dict[str, Any]
     launch: list[str]
-    """The command that starts the training processes."""
+    """The command that starts the training processes of one machine."""
+
+    launchers: dict[str, str]
+    """The same for other launchers, and for several machines, as lines of a shell."""
 
     outside: list[str]
     """Files and folders that the recipe reads outside its own folder."""

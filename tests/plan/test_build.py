@@ -142,7 +142,7 @@ def test_deepspeeds_configuration_is_that_of_the_batches(tmp_path: Path) -> None
 )
 def test_bytes_of_a_checkpoint_by_hand(tmp_path: Path, changes: dict[str, Any], per_parameter: int) -> None:
     plan, _, _ = planned(write_chain(tmp_path, **changes))
-    assert plan.checkpoint_bytes == plan.parameters * per_parameter
+    assert plan.disk.checkpoint_bytes == plan.parameters * per_parameter
 
 
 def test_parameters_by_hand(tmp_path: Path) -> None:

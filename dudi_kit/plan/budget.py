@@ -1,0 +1,155 @@
+"""What a planned run needs of its hardware: memory under each ZeRO stage, disk, and which fields would save memory."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from dudi_kit.plan.hardware import Hardware
+from dudi_kit.plan.memory import BYTES, CPU_LIBRARIES, FP32, Inputs, Job, estimate, padded, teacher_bytes
+from dudi_kit.plan.schema import PlannedDisk, PlannedMemory, Remedy, StageMemory
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.signals import RefreshedReference
+
+STAGES = (0, 1, 2, 3)
+NOT_YET = 3
+"""The stage that a recipe can't ask for yet; its column is what it would bring."""
+
+WORTH_SAYING = 0.01
+"""Of the peak: a remedy that saves less is none."""
+
+TOKENIZER_BYTES = 20 * 10**6
+"""Of a large vocabulary's tokenizer.json, twice: in the run directory and beside the final model."""
+
+CUDA_HOST_LIBRARIES = 3 * 10**9
+"""Main memory of a process with CUDA's libraries loaded."""
+
+
+class Change(NamedTuple):
+    """A field with another value."""
+
+    field: str
+    now: str
+    then: str
+    job: Job
+
+
+def planned_memory(job: Job, hardware: Hardware) -> PlannedMemory:
+    """Every stage's estimate, and what else would help at the recipe's own."""
+    stages = []
+    for stage in STAGES:
+        made = estimate(replace(job, stage=stage))
+        stages.append(
+            StageMemory(
+                stage=stage,
+                available=stage != NOT_YET,
+                peak_bytes=made.peak,
+                peak_phase=made.peak_phase,
+                phases={phase: dict(parts) for phase, parts in made.phases.items()},  # type: ignore[arg-type]
+            )
+        )
+    return PlannedMemory(
+        hardware=str(hardware),
+        nodes=hardware.nodes,
+        limit_bytes=hardware.bytes_for_a_process,
+        stage=job.stage,
+        stages=stages,
+        host_bytes=host_bytes(job) * hardware.devices,
+        remedies=remedies(job, hardware),
+    )
+
+
+def host_bytes(job: Job) -> int:
+    """Main memory of one process while it loads: the teacher first, unless it is packed on its GPU; then the student in
+    fp32 and the reference. On a CPU they stay, and training needs more."""
+    libraries = CPU_LIBRARIES if job.on_cpu else CUDA_HOST_LIBRARIES
+    teacher = 0 if job.teacher is None or job.quantization != "none" else teacher_bytes(job)
+    student = FP32 * job.student.parameters * (2 if "sequence" in job.signals else 1)
+    return libraries + (teacher + student if job.on_cpu else max(teacher, student))
+
+
+def planned_disk(recipe: Recipe, parameters: int) -> PlannedDisk:
+    """What training leaves on disk at most."""
+    kept = recipe.training.keep_checkpoints + 1 if recipe.training.checkpoint_every else 0
+    checkpoint = checkpoint_bytes(recipe, parameters)
+    final = parameters * FP32
+    return PlannedDisk(
+        checkpoint_bytes=checkpoint,
+        checkpoints=kept,
+        final_bytes=final,
+        tokenizer_bytes=TOKENIZER_BYTES,
+        total_bytes=kept * checkpoint + final + TOKENIZER_BYTES,
+    )
+
+
+def checkpoint_bytes(recipe: Recipe, parameters: int) -> int:
+    """Weights, master weights where they differ, moments, and a refreshed reference."""
+    precision = recipe.training.precision
+    weights = FP32 if precision == "fp32" else BYTES["bf16"] + FP32
+    refreshed = isinstance(recipe.signals.sequence.reference, RefreshedReference) and recipe.signals.sequence.weight > 0
+    return parameters * (weights + 2 * FP32 + (FP32 if refreshed else 0))
+
+
+def remedies(job: Job, hardware: Hardware) -> list[Remedy]:
+    """Fields that lower the peak, each with what it saves alone, the best first."""
+    now = estimate(job).peak
+    found = []
+    for change in _changes(job, hardware.bytes_for_a_process):
+        peak = estimate(change.job).peak
+        if now - peak > WORTH_SAYING * now:
+            found.append(Remedy(field=change.field, now=change.now, then=change.then, peak_bytes=peak))
+    return sorted(found, key=lambda remedy: remedy.peak_bytes)
+
+
+def _changes(job: Job, limit: int) -> Iterator[Change]:
+    """Every field that might help, with the mildest value that is enough, or the strongest there is."""
+    if rows := _micro_batch(job, limit):
+        yield rows
+    if job.teacher is not None and job.quantization == "none" and job.teacher_terms:
+        for packed in ("int8", "nf4"):
+            smaller = replace(job, quantization=packed, teacher_dtype="bf16")
+            yield Change("teacher.quantization", "none", packed, smaller)
+        if job.teacher_dtype == "fp32":
+            yield Change("teacher.dtype", "fp32", "bf16", replace(job, teacher_dtype="bf16"))
+    if job.quantization == "int8":
+        yield Change("teacher.quantization", "int8", "nf4", replace(job, quantization="nf4"))
+    for stage in range(job.stage + 1, NOT_YET):
+        yield Change("deepspeed.stage", str(job.stage), str(stage), replace(job, stage=stage))
+    if job.precision == "fp32":
+        yield Change("training.precision", "fp32", "bf16", replace(job, precision="bf16"))
+    longest = max(inputs.prompt + inputs.response for inputs in job.inputs)
+    if longest >= 64:
+        half = padded(longest // 2)
+        shorter = tuple(_cut(inputs, half) for inputs in job.inputs)
+        yield Change("data.max_length", f"{longest} (the longest row)", str(half), replace(job, inputs=shorter))
+    if job.rolls_out and job.new_tokens >= 32:
+        half = job.new_tokens // 2
+        yield Change("rollouts.max_new_tokens", str(job.new_tokens), str(half), replace(job, new_tokens=half))
+    if job.rolls_out and job.inputs[0].sampled_rows > job.inputs[0].rows:
+        fewer = tuple(inputs._replace(sampled_rows=max(inputs.sampled_rows // 2, 1)) for inputs in job.inputs)
+        size = job.inputs[0].sampled_rows * job.processes
+        yield Change("training.batch_size", str(size), str(size // 2), replace(job, inputs=fewer))
+
+
+def _micro_batch(job: Job, limit: int) -> Change | None:
+    """Halved until it fits, or down to 1."""
+    rows = max(inputs.rows for inputs in job.inputs)
+    if rows == 1:
+        return None
+    smaller, made = rows, job
+    while smaller > 1:
+        smaller = next(n for n in range(smaller // 2, 0, -1) if job.inputs[0].sampled_rows % n == 0)
+        inputs = tuple(one._replace(rows=smaller) for one in job.inputs)
+        made = replace(job, inputs=inputs, accumulation=max(job.inputs[0].sampled_rows // smaller, 1))
+        if estimate(made).peak <= limit:
+            break
+    return Change("training.micro_batch_size", str(rows), str(smaller), made)
+
+
+def _cut(inputs: Inputs, longest: int) -> Inputs:
+    """The same rows, no longer than that: prompts of student and teacher lose what the student's has too much."""
+    lost = max(inputs.prompt + inputs.response - longest, 0)
+    return inputs._replace(
+        prompt=max(inputs.prompt - lost, 16),
+        teacher_prompt=max(inputs.teacher_prompt - lost, 16),
+        sampled_prompt=max(inputs.sampled_prompt - lost, 16),
+    )

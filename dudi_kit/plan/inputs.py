@@ -1,0 +1,49 @@
+"""The largest inputs that training will read, in padded columns: the rows of every step are known before the first."""
+
+from collections.abc import Sequence
+
+from dudi_kit.data.mixing import Mixture
+from dudi_kit.plan.arithmetic import Arithmetic
+from dudi_kit.plan.memory import Inputs, padded
+from dudi_kit.plan.rows import Row
+
+STEPS = 500
+"""Steps that are looked at: enough for most epochs, and done in a second."""
+
+
+def largest_inputs(rows: Sequence[Row], mixture: Mixture, batches: Arithmetic, new_tokens: int) -> tuple[Inputs, ...]:
+    """The micro-batches of the first steps, without those that another one exceeds in everything.
+
+    new_tokens: of a rollout, taken at its longest; it decides with the rest which rows share a micro-batch.
+    """
+    share = batches.batch_size // batches.processes
+    found: set[Inputs] = set()
+    for step in range(min(batches.steps, STEPS)):
+        indices = mixture.rows(step, batches.batch_size)
+        for first in range(0, len(indices), share):
+            mine = sorted((rows[i] for i in indices[first : first + share]), key=lambda row: _tokens(row, new_tokens))
+            sampled = padded(max(len(row.prompt) for row in mine))
+            for start in range(0, share, batches.micro_batch_size):
+                part = mine[start : start + batches.micro_batch_size]
+                found.add(_inputs(part, share, sampled))
+    return tuple(sorted(one for one in found if not any(_exceeds(other, one) for other in found)))
+
+
+def _inputs(part: Sequence[Row], share: int, sampled: int) -> Inputs:
+    return Inputs(
+        rows=len(part),
+        prompt=padded(max(len(row.prompt) for row in part)),
+        response=padded(max(len(row.response) for row in part)),
+        teacher_prompt=padded(max((len(ids) for row in part for ids in row.teacher_prompts.values()), default=0)),
+        sampled_rows=share,
+        sampled_prompt=sampled,
+    )
+
+
+def _tokens(row: Row, new_tokens: int) -> int:
+    """As `train.loop` sorts them, with every rollout at its longest."""
+    return max(len(ids) for ids in (row.prompt, *row.teacher_prompts.values())) + max(len(row.response), new_tokens)
+
+
+def _exceeds(other: Inputs, one: Inputs) -> bool:
+    return other != one and all(theirs >= ours for theirs, ours in zip(other, one, strict=True))

@@ -1,0 +1,340 @@
+"""Memory of one training process, estimated before a weight is loaded.
+
+Pure arithmetic on shapes: which tensors are alive at once in each phase of a step, as `train.loop`, `train.step`, the
+signals and DeepSpeed 0.19 hold them. The peak is that of the largest phase. All sizes in bytes; P parameters of the
+student, N processes. Not in the estimate: what an allocator keeps unused, and inputs of other lengths than planned.
+`benchmarks/memory.py` holds it against measured peaks.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from dudi_kit.plan.shape import ModelShape
+from dudi_kit.recipe.schema.models import Dtype, Quantization
+from dudi_kit.signals.chunks import CHUNK_ELEMENTS
+
+Part = Literal[
+    "libraries",
+    "weights",
+    "gradients",
+    "optimizer",
+    "engine",
+    "teacher",
+    "reference",
+    "activations",
+    "logits",
+    "rollouts",
+    "allocator",
+]
+Phase = Literal["sample", "ask the teacher", "backward", "update"]
+Parts = dict[Part, int]
+
+BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2}
+FP32 = 4
+MOMENTS = 2 * FP32
+"""AdamW's two moments of a parameter."""
+
+PACKED: dict[Quantization, float] = {"int8": 1.0, "nf4": 0.5 + 1 / 64 + 4 / (64 * 256)}
+"""Bytes of a weight in a linear layer: nf4 adds a scale of one byte for 64 weights, and one of four for 256 scales."""
+
+BUCKET = 5 * 10**8
+"""Elements that DeepSpeed reduces at once (`reduce_bucket_size`). On a GPU the whole bucket is allocated, always."""
+
+LIVE = 10**9
+"""Parameters that ZeRO-3 keeps gathered (`stage3_max_live_parameters`)."""
+
+TOKEN_TEMPORARIES, LIKELIHOOD_TEMPORARIES = 6.6, 4.4
+"""fp32 tensors of a chunk's size (`signals.chunks`) while a divergence or a log-probability goes backward, measured."""
+
+TOKEN_SIGNALS = frozenset({"off_policy", "on_policy"})
+
+CPU_LIBRARIES = 520 * 2**20
+"""Measured: Python, torch, transformers, DeepSpeed and bitsandbytes resident, with their kernels' caches."""
+
+CUDA_LIBRARIES = 10**9
+"""CUDA's context with the kernels of torch (about 0.5 GB), cuBLAS's workspaces, NCCL's buffers (0.2–0.4 GB)."""
+
+MAPPED = 2**25
+"""From this size on glibc gives a block a mapping of its own, and gives it back (`DEFAULT_MMAP_THRESHOLD_MAX`)."""
+
+HOLES, LEFT = 0.5, 1.25
+"""Of what forward and backward hold in the heap: holes between it while it is there, and what remains of it afterwards,
+which is not given back. Measured on CPU runs (`benchmarks/memory.py`)."""
+
+SAMPLING = 24
+"""Bytes of a logit while a token is drawn from it: fp32 copies of transformers and our processors, a cumulated fp64."""
+
+
+class Inputs(NamedTuple):
+    """The largest inputs of a step, in padded columns."""
+
+    rows: int
+    """Of a micro-batch."""
+
+    prompt: int
+    response: int
+    teacher_prompt: int
+    sampled_rows: int
+    """A process samples all its rows of a step at once."""
+
+    sampled_prompt: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the memory of a training process depends on."""
+
+    student: ModelShape
+    teacher: ModelShape | None
+    teacher_dtype: Dtype
+    quantization: Quantization
+    precision: Dtype
+    stage: int
+    """Of ZeRO, as the recipe asks."""
+
+    processes: int
+    accumulation: int
+    signals: frozenset[str]
+    new_tokens: int
+    inputs: tuple[Inputs, ...]
+    """None of them is the largest in everything."""
+
+    on_cpu: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of one element of the student's weights and activations."""
+        return BYTES[self.precision]
+
+    @property
+    def sides(self) -> int:
+        """Rows that the student reads of a pair: y, ỹ or both."""
+        return len(self.reads())
+
+    def reads(self) -> list[str]:
+        """The responses that some signal needs."""
+        corpus = {"sequence", "off_policy", "sft", "dft"} & self.signals
+        return [side for side, needed in (("corpus", corpus), ("rollout", self.rolls_out)) if needed]
+
+    @property
+    def rolls_out(self) -> bool:
+        """Some signal reads ỹ."""
+        return bool({"sequence", "on_policy"} & self.signals)
+
+    @property
+    def teacher_terms(self) -> int:
+        """Rows that the teacher reads of a pair."""
+        return len({"off_policy", "on_policy"} & self.signals) if self.teacher else 0
+
+
+class Estimate(NamedTuple):
+    """Memory of each phase of a step."""
+
+    phases: dict[Phase, Parts]
+
+    @property
+    def peak_phase(self) -> Phase:
+        """The phase with the most."""
+        return max(self.phases, key=lambda phase: sum(self.phases[phase].values()))
+
+    @property
+    def peak(self) -> int:
+        """Bytes of it."""
+        return sum(self.phases[self.peak_phase].values())
+
+
+class Engine(NamedTuple):
+    """What DeepSpeed holds of the student."""
+
+    weights: int
+    optimizer: int
+    held: int
+    """Gradients from one step to the next."""
+
+    gathered: int
+    """Gradients while the second micro-batch of a step, or the only one, goes backward."""
+
+    full: int
+    """Gradients at the end of backward."""
+
+    bucket: int
+    """Buffers while gradients come in."""
+
+    update: int
+    """Buffers from there to the end of the optimizer's step."""
+
+
+def estimate(job: Job) -> Estimate:
+    """The phases of the largest step."""
+    return max((_estimate(job, inputs) for inputs in job.inputs), key=lambda made: made.peak)
+
+
+def _estimate(job: Job, inputs: Inputs) -> Estimate:
+    engine = engine_of(job)
+    always: Parts = {
+        "libraries": CPU_LIBRARIES if job.on_cpu else CUDA_LIBRARIES,
+        "weights": engine.weights,
+        "optimizer": engine.optimizer,
+        "teacher": teacher_bytes(job),
+        "reference": job.student.parameters * job.size if "sequence" in job.signals else 0,
+    }
+    heap = heap_bytes(job, inputs)
+    held: Parts = always | {"gradients": engine.held, "allocator": round(LEFT * heap)}
+    phases: dict[Phase, Parts] = {}
+    if job.rolls_out:
+        phases["sample"] = held | {"rollouts": rollout_bytes(job, inputs)}
+    said = teacher_logits(job, inputs)
+    if said:
+        phases["ask the teacher"] = held | {"logits": said, "activations": teacher_pass(job, inputs)}
+    working: Parts = {
+        "activations": activations(job, inputs),
+        "logits": backward_logits(job, inputs),
+        "allocator": round(HOLES * heap),
+    }
+    phases["backward"] = always | {"gradients": engine.gathered, "engine": engine.bucket} | working
+    # The gradient of a tied embedding comes twice, from the head and from the input, and their sum is a third.
+    embedding = job.student.vocabulary * job.student.hidden * job.size * (3 if job.student.tied else 1)
+    phases["update"] = held | {"gradients": engine.full, "engine": max(engine.update, embedding)}
+    return Estimate(phases)
+
+
+def engine_of(job: Job) -> Engine:
+    """Weights, gradients, optimizer and buffers under the stage that runs.
+
+    fp32 without ZeRO is torch alone, its gradients flattened into a copy for the reduction. bf16 at stage 1 (0 runs as
+    1) is DeepSpeed's BF16_Optimizer: gradients whole in fp32 beside those in bf16, neither ever freed. The others are
+    its ZeRO optimizer: fp32 weights of a share even where the weights are fp32 already, and a bucket.
+    """
+    P, N, b = job.student.parameters, job.processes, job.size
+    bucket = min(P, BUCKET) if job.on_cpu else BUCKET
+    flat = FP32 * P if P <= BUCKET else 0  # DeepSpeed copies what is below the bucket's size, and no single larger one
+    shared = -(-P // N)
+    # torch's AdamW: on a CPU two temporaries for one parameter at a time, on a GPU one for all of them.
+    step = 2 * FP32 * job.student.largest_matrix if job.on_cpu else FP32 * P
+    step_of_share = (2 if job.on_cpu else 1) * FP32 * shared
+    held = FP32 * P if job.accumulation > 1 else 0
+    if job.stage == 0 and job.precision == "fp32":
+        return Engine(b * P, MOMENTS * P, 0, held, FP32 * P, 0, max(flat, step))
+    optimizer = (FP32 + MOMENTS) * shared
+    if job.precision == "bf16" and job.stage <= 1:
+        both = (FP32 + b) * P
+        return Engine(b * P, optimizer, both, both, both, 0, max(flat, step_of_share))
+    if job.stage == 1:
+        return Engine(b * P, optimizer, 0, held, FP32 * P, FP32 * bucket, FP32 * bucket + 2 * FP32 * shared)
+    # fp32 sums are kept from micro-batch to micro-batch; the bucket is cast to fp32 while it is reduced.
+    reduced = (0 if b == FP32 else FP32) * min(P, BUCKET) + b * min(P, BUCKET)
+    gathered = b * min(P, LIVE) if job.stage == 3 else 0
+    weights = b * P if job.stage == 2 else b * shared + gathered
+    share = FP32 * shared
+    return Engine(weights, optimizer, 0, share, share, b * bucket, max(b * bucket + reduced, share + step_of_share))
+
+
+def teacher_bytes(job: Job) -> int:
+    """Of the teacher's weights: the linear layers packed, embeddings, head and norms not."""
+    if job.teacher is None:
+        return 0
+    size = BYTES[job.teacher_dtype]
+    if job.quantization == "none":
+        return job.teacher.parameters * size
+    packed = job.teacher.parameters - job.teacher.embeddings
+    return round(packed * PACKED[job.quantization]) + job.teacher.embeddings * size
+
+
+def teacher_logits(job: Job, inputs: Inputs) -> int:
+    """Kept from the teacher's pass to the end of backward."""
+    if job.teacher is None or not job.teacher_terms:
+        return 0
+    rows = inputs.rows * job.teacher_terms
+    return rows * (_response(job, inputs) + 1) * job.teacher.vocabulary * BYTES[job.teacher_dtype]
+
+
+def teacher_pass(job: Job, inputs: Inputs) -> int:
+    """Temporaries of the teacher's forward pass."""
+    assert job.teacher is not None, "asked for a teacher that there is"
+    columns = inputs.teacher_prompt + _response(job, inputs)
+    size = BYTES[job.teacher_dtype]
+    unpacked = 0 if job.quantization == "none" else size * job.teacher.hidden * job.teacher.intermediate
+    return forward_bytes(job.teacher, inputs.rows * job.teacher_terms, columns, size) + unpacked
+
+
+def backward_logits(job: Job, inputs: Inputs) -> int:
+    """The student's logits with their gradients, and the teacher's, where backward begins: the most of three moments.
+
+    The token signals' backward holds both sides' logits, the gradient of the sides that they read, and a chunk's
+    temporaries. Then that of the likelihoods adds a gradient of everything, when the teacher's logits are gone. Last,
+    the head's backward holds one gradient and makes that of its matrix.
+    """
+    columns = _response(job, inputs) + 1
+    one = inputs.rows * job.sides * columns * job.student.vocabulary * job.size
+    chunk = FP32 * min(CHUNK_ELEMENTS, inputs.rows * job.sides * columns * job.student.vocabulary)
+    read = one * job.teacher_terms // job.sides
+    tokens = teacher_logits(job, inputs) + one + read + TOKEN_TEMPORARIES * chunk if job.teacher_terms else 0
+    likelihoods = 2 * one + read + LIKELIHOOD_TEMPORARIES * chunk if job.signals - TOKEN_SIGNALS else 0
+    head = one + job.student.vocabulary * job.student.hidden * job.size
+    return round(max(tokens, likelihoods, head))
+
+
+def heap_bytes(job: Job, inputs: Inputs) -> int:
+    """On a CPU, what forward and backward hold in blocks below 32 MiB, which glibc keeps in its heap. On a GPU nothing:
+    there, what the allocator keeps depends on the order of all sizes."""
+    if not job.on_cpu:
+        return 0
+    rows, columns = inputs.rows * job.sides, inputs.prompt + _response(job, inputs)
+    widest = rows * columns * max(job.student.intermediate, job.student.hidden) * job.size
+    one = rows * (_response(job, inputs) + 1) * job.student.vocabulary * job.size
+    logits = backward_logits(job, inputs)
+    chunks = min(logits, round(TOKEN_TEMPORARIES * FP32 * CHUNK_ELEMENTS))
+    return (activations(job, inputs) if widest < MAPPED else 0) + (logits if one < MAPPED else chunks)
+
+
+def activations(job: Job, inputs: Inputs) -> int:
+    """What the student's forward pass keeps for backward."""
+    rows, columns = inputs.rows * job.sides, inputs.prompt + _response(job, inputs)
+    return rows * columns * job.student.layers * layer_bytes(job.student, job.size) + (
+        job.student.layers * mask_bytes(rows, columns, job.size)
+    )
+
+
+def layer_bytes(shape: ModelShape, size: int) -> int:
+    """Kept of one token by one layer: inputs of norms in fp32 and normalised, what the two halves read, q, k, v (for
+    every head) and their result, gate, its activation, up, and the product."""
+    norm = FP32 + (FP32 if shape.fp32_norms else size)
+    heads = norm * (shape.query + shape.key_value) if shape.head_norms else 0
+    wide = 4 if shape.gated else 2
+    hidden = (shape.norms * norm + 2 * size) * shape.hidden
+    return hidden + 4 * size * shape.query + heads + wide * size * shape.intermediate
+
+
+def mask_bytes(rows: int, columns: int, size: int) -> int:
+    """Who sees whom, made additive by every layer's attention."""
+    return rows * columns**2 * size
+
+
+def forward_bytes(shape: ModelShape, rows: int, columns: int, size: int) -> int:
+    """Temporaries of a pass without gradients: the widest point of a layer."""
+    feed_forward = (2 * shape.hidden + 3 * shape.intermediate) * size
+    norm = (2 * size + 2 * FP32) * shape.hidden
+    attention = (2 * shape.hidden + 5 * shape.query) * size
+    return rows * columns * max(feed_forward, norm, attention) + 2 * mask_bytes(rows, columns, size)
+
+
+def rollout_bytes(job: Job, inputs: Inputs) -> int:
+    """Keys and values of all rows that a process samples, and the larger of prefill and sampling."""
+    shape, rows = job.student, inputs.sampled_rows
+    columns = inputs.sampled_prompt + job.new_tokens
+    cache = 2 * shape.key_value * job.size * rows * columns
+    prefill = forward_bytes(shape, rows, inputs.sampled_prompt, job.size)
+    drawing = rows * shape.vocabulary * (job.size + SAMPLING)
+    # A layer's cache is copied when it grows.
+    return cache * (shape.layers + 1) + max(prefill, drawing)
+
+
+def _response(job: Job, inputs: Inputs) -> int:
+    """Columns of the longer of y and ỹ."""
+    sides = {"corpus": inputs.response, "rollout": padded(job.new_tokens)}
+    return max(sides[side] for side in job.reads())
+
+
+def padded(tokens: int) -> int:
+    """Columns are a multiple of 16."""
+    return -(-tokens // 16) * 16

@@ -1,0 +1,176 @@
+"""The estimate, held against numbers by hand, against what torch really keeps, and against a real run."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+
+from dudi_kit.plan.memory import (
+    BUCKET,
+    Engine,
+    Inputs,
+    Job,
+    activations,
+    engine_of,
+    estimate,
+    layer_bytes,
+    mask_bytes,
+    rollout_bytes,
+    teacher_bytes,
+    teacher_logits,
+)
+from dudi_kit.plan.shape import ModelShape, shape_of
+
+P = 1000
+SHAPE = ModelShape(
+    parameters=P, vocabulary=50, hidden=8, layers=2, query=8, key_value=4, intermediate=16, norms=2, tied=True
+)
+INPUTS = Inputs(rows=2, prompt=16, response=32, teacher_prompt=48, sampled_rows=4, sampled_prompt=16)
+JOB = Job(
+    student=SHAPE,
+    teacher=replace(SHAPE, parameters=10 * P, vocabulary=60),
+    teacher_dtype="bf16",
+    quantization="none",
+    precision="fp32",
+    stage=0,
+    processes=1,
+    accumulation=1,
+    signals=frozenset({"sequence", "off_policy", "on_policy"}),
+    new_tokens=32,
+    inputs=(INPUTS,),
+    on_cpu=False,
+)
+
+
+# Weights, gradients and optimizer, by hand
+
+
+def test_fp32_without_zero_is_16_bytes_a_parameter_and_a_copy_for_the_reduction() -> None:
+    assert engine_of(JOB) == Engine(
+        weights=4 * P, optimizer=8 * P, held=0, gathered=0, full=4 * P, bucket=0, update=4 * P
+    )
+
+
+def test_a_second_micro_batch_finds_the_gradients_of_the_first() -> None:
+    assert engine_of(replace(JOB, accumulation=2)).gathered == 4 * P
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("processes", [1, 4])
+def test_bf16_keeps_whole_gradients_twice_and_a_share_of_the_optimizer(stage: int, processes: int) -> None:
+    engine = engine_of(replace(JOB, precision="bf16", stage=stage, processes=processes))
+    assert (engine.weights, engine.optimizer) == (2 * P, (4 + 8) * P // processes)
+    assert engine.held == engine.gathered == engine.full == (4 + 2) * P
+
+
+def test_stage_2_keeps_a_share_of_the_gradients_and_a_whole_bucket() -> None:
+    engine = engine_of(replace(JOB, precision="bf16", stage=2, processes=4))
+    assert (engine.full, engine.optimizer, engine.bucket) == (4 * P // 4, 12 * P // 4, 2 * BUCKET)
+    assert engine_of(replace(JOB, precision="bf16", stage=2, processes=4, on_cpu=True)).bucket == 2 * P
+
+
+def test_zero_in_fp32_holds_its_share_of_the_weights_a_second_time() -> None:
+    assert engine_of(replace(JOB, stage=2, processes=2)).optimizer == (4 + 8) * P // 2
+
+
+# The teacher, by hand
+
+
+@pytest.mark.parametrize(("quantization", "linear"), [("none", 2.0), ("int8", 1.0), ("nf4", 0.5 + 1 / 64 + 1 / 4096)])
+def test_a_packed_teacher_keeps_its_embeddings_in_bf16(quantization: Any, linear: float) -> None:
+    embeddings = 60 * 8
+    expected = (10 * P - embeddings) * linear + embeddings * 2
+    assert teacher_bytes(replace(JOB, quantization=quantization)) == round(expected)
+
+
+def test_logits_of_the_teacher_by_hand() -> None:
+    """2 rows, y and ỹ, 32 columns and the one before them, 60 pieces in bf16."""
+    assert teacher_logits(JOB, INPUTS) == 2 * 2 * 33 * 60 * 2
+
+
+def test_a_cache_of_keys_and_values_by_hand() -> None:
+    """4 rows of 16 + 32 columns, 2 layers and the copy of one that grows, keys and values of 4, fp32."""
+    cache = 4 * 48 * 3 * 2 * 4 * 4
+    drawn = 4 * 50 * (4 + 24)
+    assert rollout_bytes(replace(JOB, inputs=(INPUTS._replace(sampled_prompt=16),)), INPUTS) >= cache + drawn
+    more = replace(JOB, student=replace(SHAPE, key_value=8))
+    assert rollout_bytes(more, INPUTS) - rollout_bytes(JOB, INPUTS) == cache
+
+
+# Activations, against what autograd keeps
+
+FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
+    "llama": (LlamaConfig, {}),
+    "qwen2": (Qwen2Config, {}),
+    "qwen3": (Qwen3Config, {"head_dim": 16}),
+    "gemma3": (Gemma3TextConfig, {"head_dim": 16}),
+}
+ROWS, COLUMNS = 4, 96
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 4), (torch.bfloat16, 2)], ids=["fp32", "bf16"])
+def test_a_layer_keeps_what_autograd_keeps(family: str, dtype: torch.dtype, size: int) -> None:
+    one, three = (_kept(_config(family, layers), dtype) for layers in (1, 3))
+    shape = shape_of(_config(family, 1), 0)
+    expected = ROWS * COLUMNS * layer_bytes(shape, size) + mask_bytes(ROWS, COLUMNS, size)
+    assert (three - one) / 2 == pytest.approx(expected, rel=0.05)
+
+
+def _config(family: str, layers: int) -> PreTrainedConfig:
+    kind, more = FAMILIES[family]
+    return kind(
+        vocab_size=100, hidden_size=64, intermediate_size=192, num_hidden_layers=layers, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, **more,
+    )  # fmt: skip
+
+
+def _kept(config: PreTrainedConfig, dtype: torch.dtype) -> int:
+    """Bytes of all storages that a forward pass of a padded batch saves for backward; weights left out."""
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    mask = torch.ones(ROWS, COLUMNS, dtype=torch.long)
+    mask[0, :7] = 0  # padding on the left
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(input_ids=torch.ones_like(mask), attention_mask=mask, use_cache=False, logits_to_keep=1)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+# How it moves
+
+
+def test_activations_grow_with_rows_and_layers() -> None:
+    once = activations(JOB, INPUTS)
+    assert activations(JOB, INPUTS._replace(rows=4)) == 2 * once
+    assert activations(replace(JOB, student=replace(SHAPE, layers=4)), INPUTS) == 2 * once
+
+
+def test_the_peak_is_that_of_the_largest_phase_and_input() -> None:
+    larger = INPUTS._replace(rows=64)
+    made = estimate(replace(JOB, inputs=(INPUTS, larger)))
+    assert made.peak == estimate(replace(JOB, inputs=(larger,))).peak
+    assert made.peak == max(sum(parts.values()) for parts in made.phases.values())
+
+
+def test_a_signal_that_is_off_costs_nothing() -> None:
+    alone = estimate(replace(JOB, signals=frozenset({"sft"}), teacher=None))
+    assert set(alone.phases) == {"backward", "update"}
+    for parts in alone.phases.values():
+        assert not parts.get("teacher")
+        assert not parts.get("reference")
+
+
+def test_more_processes_never_need_more_each() -> None:
+    for stage in (0, 1, 2, 3):
+        peaks = [estimate(replace(JOB, stage=stage, processes=n, precision="bf16")).peak for n in (1, 2, 8)]
+        assert peaks == sorted(peaks, reverse=True)
