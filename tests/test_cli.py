@@ -216,7 +216,9 @@ def test_the_parts_get_what_they_take(recipe: Path, monkeypatch: pytest.MonkeyPa
     seen: dict[str, Any] = {}
     pretend_pipeline(monkeypatch, lambda loaded, **options: seen.update(options))
     assert call(command, "good.yaml", "--training.seed=1").exit_code == 0
-    extra = {"train": {"processes", "resume", "overwrite", "confirm"}, "plan": {"processes"}}.get(command, set())
+    extra = {"train": {"processes", "resume", "overwrite", "confirm"}, "plan": {"processes", "hardware", "emit"}}.get(
+        command, set()
+    )
     assert set(seen) == {"output", "lock"} | extra
 
 

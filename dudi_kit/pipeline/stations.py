@@ -128,9 +128,9 @@ def plan(
         if stage in missing:
             claim(stage, settings)
             planned.append(_plan(stage, processes, hardware))
-            show_plan(err if emit else out, planned[-1], stage.run, main=stage is main)
+            show_plan(err, planned[-1], stage.run, main=stage is main)
         else:
-            notice(f"{stage.run.path}: trained already, would be reused")
+            (notice if emit else say)(f"{stage.run.path}: trained already, would be reused")
     _keep(lock, main)
     if hardware:
         require_fit(planned)
