@@ -56,3 +56,6 @@ class Example:
     origin: Origin
     item: str | None = None
     """What rows of the same dataset share that say the same in several languages; None where nothing tells."""
+
+    labels: str | None = None
+    """Name of the set of labels that the response is one of, where the recipe declares it."""

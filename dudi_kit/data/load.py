@@ -11,7 +11,7 @@ from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.sources import PLACEHOLDER, BadRow, Row, Source, file_source, open_sources
 from dudi_kit.errors import DataError
 from dudi_kit.recipe.languages import ALIASES, LANGUAGES
-from dudi_kit.recipe.schema.data import BuiltinRows, Dataset, English, LanguageColumn
+from dudi_kit.recipe.schema.data import BuiltinRows, Dataset, English, LabelsColumn, LanguageColumn
 
 UNKNOWN = "?"
 """Stands for the language in the ledger where a row is too broken to have one."""
@@ -76,7 +76,7 @@ class _Loader:
             prompt, response = self.read(row.values, language)
             item = self._item(row, language)
             english = self._english_version(row.values, language, f"{source.name}:{row.number}")
-            example = Example(prompt, response, language, english, origin, item)
+            example = Example(prompt, response, language, english, origin, item, self._labels(row.values))
         except BadRow as bad:
             self.events[self._reject(bad, language, f"{source.name}:{row.number}")] += 1
             return None
@@ -117,6 +117,10 @@ class _Loader:
                 raise BadRow(bad.kind, f"{bad}. Rows may lack it with english.required: false") from bad
             self.ledger.count("row without an English version", language, case)
             return None
+
+    def _labels(self, values: Values) -> str | None:
+        setting = self.dataset.labels
+        return _as_text(column(values, setting.column)) if isinstance(setting, LabelsColumn) else setting
 
     def _reject(self, bad: BadRow, language: str, case: str) -> str:
         """Stops at a bad row, or counts it and returns the event's name, as the recipe says."""

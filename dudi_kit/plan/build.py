@@ -7,6 +7,7 @@ teacher that is yet to be trained.
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from dudi_kit.plan.launchers import launchers
 from dudi_kit.plan.memory import Job
 from dudi_kit.plan.models import config_of, context_of, encoder_of, given, tokenizer_of, trained
 from dudi_kit.plan.rows import Row, RowMaker, TeacherSide, TrainingRows, mixed, texts, training_examples
-from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedVocabulary
+from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedLabels, PlannedVocabulary
 from dudi_kit.plan.shape import shape_of
 from dudi_kit.recipe.derive import reading_terms
 from dudi_kit.recipe.publish import resolved_json
@@ -39,6 +40,8 @@ from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import GivenTokenizer, PretrainedStudent, ScratchStudent, TeacherModel
 from dudi_kit.recipe.schema.signals import Signals
 from dudi_kit.verbalizer.demonstration import Demonstrator
+from dudi_kit.verbalizer.label_words.files import label_sets
+from dudi_kit.verbalizer.label_words.words import LabelWords, check_declared
 from dudi_kit.verbalizer.vocabulary import SharedVocabulary, Speaker, decide
 
 UNLIMITED = 10**9
@@ -97,7 +100,9 @@ def build_plan(
     """
     recipe, asked, hardware = stage.recipe, asked or Asked(), hardware or this_machine(processes)
     examples, student, config, teaching, room = read_sides(stage, ledger, asked)
-    made = training_rows(recipe, examples, student, teaching, room, ledger, asked)
+    maker = row_maker(recipe, examples, student, teaching, room, ledger, asked)
+    labels = maker.teacher.labels if maker.teacher else None
+    made = mixed(recipe, maker.rows(examples), ledger)
     contexts = {"student": context_of(config), "teacher": teaching.context if teaching else None}
     _check_contexts(recipe, examples, made.rows, contexts)
     batches = arithmetic(recipe.training, rows_per_epoch=made.mixture.rows_per_epoch, processes=processes)
@@ -108,6 +113,7 @@ def build_plan(
         teacher=_teacher_source(stage),
         start=_start(stage),
         vocabulary=_planned(teaching.vocabulary) if teaching else None,
+        labels=[PlannedLabels(**asdict(declared)) for declared in labels.declared] if labels else [],
         languages=_shares(made),
         teacher_room=room,
         **_fields(batches),
@@ -120,7 +126,7 @@ def build_plan(
         launchers=launchers(str(stage.run.path), hardware),
         outside=sorted(set(_outside(json.loads(resolved_json(recipe)), stage.file.parent.resolve()))),
         unasked=len(asked.missing),
-        notices=[*_notices(recipe, teaching, ledger), *asked.lines()],
+        notices=[*_notices(recipe, teaching, ledger), *asked.lines(), *(labels.lines() if labels else ())],
     )
 
 
@@ -158,6 +164,7 @@ def row_maker(
             context=teaching.context or UNLIMITED,
             pieces=teaching.vocabulary.size,
             ledger=ledger,
+            labels=label_words(recipe, examples, student, teaching, ledger),
         )
     return RowMaker(recipe.data, student, ledger, side)
 
@@ -166,6 +173,18 @@ def sides_of(stage: Stage) -> tuple[Encoder, Teaching | None]:
     """How student and teacher of a planned stage write, whether they are trained yet or not."""
     student = Encoder(load_tokenizer(str(stage.run.tokenizer)), who="student")
     return student, _teaching(stage, student, _student_config(stage))
+
+
+def label_words(
+    recipe: Recipe, examples: Sequence[Example], student: Encoder, teaching: Teaching, ledger: Ledger
+) -> LabelWords | None:
+    """The label words of the training rows; None where no row declares its set."""
+    fixed = [(name, rows.labels) for name, rows in recipe.data.train.items() if isinstance(rows.labels, str)]
+    if all(example.labels is None for example in examples):
+        return None
+    sets = label_sets(recipe.verbalizer.vocabulary.label_words)
+    check_declared(fixed, sets)
+    return LabelWords(sets, teaching.encoder, student, examples, ledger)
 
 
 def teaching_of(plan: Plan) -> Teaching | None:

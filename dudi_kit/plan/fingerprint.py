@@ -17,6 +17,7 @@ from dudi_kit.recipe.languages import LANGUAGES
 from dudi_kit.recipe.paths import PATH_FIELDS, is_plain_file
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
+from dudi_kit.verbalizer.label_words.files import SHIPPED
 
 WATCHING = (
     ("version",),
@@ -120,7 +121,10 @@ def _with_contents(value: Any, where: tuple[str, ...] = (), languages: Sequence[
     if isinstance(value, dict):
         inner = value.get("languages") or languages
         named = {key: _with_contents(item, (*where, key), inner) for key, item in value.items()}
-        return named | ({"corpus": corpus_hash()} if "builtin" in value else {})
+        shipped = {"corpus": corpus_hash()} if "builtin" in value else {}
+        if where[:2] == ("data", "train") and value.get("labels"):
+            shipped["label_words"] = digest({file.name: file_hash(file) for file in sorted(SHIPPED.glob("*.yaml"))})
+        return named | shipped
     if is_path(where, value):
         codes = languages if "{language}" in value else [""]
         return [content_hash(Path(value.replace("{language}", code))) for code in codes]

@@ -20,6 +20,7 @@ from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.data import Data
 from dudi_kit.recipe.schema.verbalizer import Term
 from dudi_kit.verbalizer.demonstration import Demonstrator
+from dudi_kit.verbalizer.label_words.words import LabelWords, Moves
 
 ShownSource = Literal["parallel", "pool", "teacher", "none"]
 """Where the demonstration came from that the teacher read with a row; `none`: it read the bare prompt."""
@@ -49,6 +50,9 @@ class Row:
 
     teacher_prompts: dict[Term, list[int]]
     """What the teacher reads before y (`off_policy`) and before ỹ (`on_policy`), in the teacher's own chat template."""
+
+    labels: Moves | None = None
+    """Which of the teacher's mass moves to words of the row's language; None where the row declares no label set."""
 
     shown: dict[str, ShownSource] = field(default_factory=dict)
     """Source of the demonstration in each of the teacher's prompts, by term."""
@@ -85,6 +89,7 @@ class RowMaker:
             encoded.prompt_ids,
             encoded.response_ids,
             teacher_prompts={term: prompt.ids for term, prompt in prompts.items()},
+            labels=self.teacher.labels.moves(example) if self.teacher and self.teacher.labels else None,
             shown={term: prompt.shown for term, prompt in prompts.items()},
         )
 
@@ -112,6 +117,9 @@ class TeacherSide:
     """Size of the shared vocabulary."""
 
     ledger: Ledger
+    labels: LabelWords | None = None
+    """Label words of the rows that declare their set; None where none does."""
+
     outcomes: Counter[tuple[str, Outcome]] = field(default_factory=Counter)
     """(language, outcome) → rows"""
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from dudi_kit.errors import RunDirectoryError
 from dudi_kit.plan.layout import RunDir, write_json
@@ -36,6 +36,23 @@ class PlannedVocabulary(Strict):
     mapping: Literal["shared"]
     size: int
     reason: str
+
+
+class PlannedLabels(Strict):
+    """Rows of one dataset, set and language whose teacher's mass on label words moves."""
+
+    dataset: str
+    set: str
+    language: str
+    rows: int
+    targets: dict[str, str]
+    """Label → the word that mass on words of other languages moves to."""
+
+    ambiguous: list[str]
+    """Words of other languages that stay: their first piece does not tell the label."""
+
+    unsayable: list[str]
+    """Words of other languages that the teacher's tokenizer can't write."""
 
 
 class LanguageShare(Strict):
@@ -134,6 +151,9 @@ class Plan(Strict):
     """The weights that the student starts from; None: random ones."""
 
     vocabulary: PlannedVocabulary | None
+    labels: list[PlannedLabels] = Field(default=[])
+    """What the label words do, where rows declare their set."""
+
     languages: dict[str, LanguageShare]
     teacher_room: int | None
     """Longest teacher prompt in tokens, demonstration included."""

@@ -36,6 +36,7 @@ PATH_FIELDS: tuple[tuple[Path, Callable[[str, FilePath], bool]], ...] = (
     *(((*dataset, "english", "path"), _always) for dataset in DATASETS),
     (("verbalizer", "demonstration", "template"), _always),
     (("verbalizer", "demonstration", "template", "*"), _always),
+    (("verbalizer", "vocabulary", "label_words"), _always),
     (("teacher", "model"), _if_folder),
     (("teacher", "tokenizer"), _if_folder),
     (("student", "model"), _if_folder),

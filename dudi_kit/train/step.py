@@ -8,7 +8,7 @@ Shape suffixes: B rows of one side, R response columns, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -23,10 +23,11 @@ from dudi_kit.recipe.schema.verbalizer import Term
 from dudi_kit.signals.divergences import Divergence
 from dudi_kit.signals.likelihood import dft_signal, sft_signal
 from dudi_kit.signals.logprobs import token_logprobs
-from dudi_kit.signals.result import SignalResult
+from dudi_kit.signals.result import SignalResult, Sums
 from dudi_kit.signals.sequence import PairLogprobs, sequence_signal
 from dudi_kit.signals.token import token_signal
 from dudi_kit.train.builders import OF_TEACHER, active_weights, divergence_of
+from dudi_kit.verbalizer.label_words.mass import LabelMass, move_label_mass
 
 ON_CORPUS = frozenset({"sequence", "off_policy", "sft", "dft"})
 """Signals that read the corpus response y."""
@@ -77,6 +78,9 @@ class Readings:
     teacher_logits: Sides
     """[B, R', V'] in the shared vocabulary, of the sides that a token signal needs."""
 
+    label_mass: dict[str, LabelMass]
+    """The teacher's mass on label words, by token signal."""
+
     policy: Sides
     """log π of each response token in nats, with gradient: [B, R]."""
 
@@ -95,8 +99,12 @@ class Padding:
 class Objective:
     """Computes the active signals of a micro-batch."""
 
-    def __init__(self, signals: Signals, *, padding: Padding, pieces: int | None) -> None:
-        """pieces: size of the shared vocabulary, to which both sides' logits are cut; None without a teacher."""
+    def __init__(self, signals: Signals, *, padding: Padding, pieces: int | None, with_labels: bool = False) -> None:
+        """pieces: size of the shared vocabulary, to which both sides' logits are cut; None without a teacher.
+
+        with_labels: some training row declares its set of label words.
+        """
+        self.with_labels = with_labels
         self.weights = active_weights(signals)
         self.padding, self.pieces = padding, pieces
         self.terms: dict[str, Callable[[Readings], SignalResult]] = {
@@ -124,7 +132,8 @@ class Objective:
     def __call__(self, models: Models, pairs: Sequence[Pair]) -> dict[str, SignalResult]:
         """Every active signal over these rows, with gradient to the student."""
         readings = self.read(models, pairs)
-        return {name: self.terms[name](readings) for name in self.weights}
+        results = {name: self.terms[name](readings) for name in self.weights}
+        return results | {name: _with_label_mass(results[name], mass) for name, mass in readings.label_mass.items()}
 
     def read(self, models: Models, pairs: Sequence[Pair]) -> Readings:
         """Ask each model once."""
@@ -134,7 +143,7 @@ class Objective:
         )
         corpus_rows = len(pairs) if "off_policy" in terms else 0
         # The frozen ones first, while nothing of the student's graph is held.
-        teacher_logits = self._teacher_logits(models, pairs)
+        teacher_logits, label_mass = self._teacher_logits(models, pairs)
         reference = self._reference_logprobs(models, batch)
         logits = response_logits(models.student, batch)
         with_logprobs = bool(self.weights.keys() - OF_TEACHER)
@@ -142,6 +151,7 @@ class Objective:
             mask=_split(batch.response_mask_BR, corpus_rows),
             student_logits=_split(logits, corpus_rows),
             teacher_logits=teacher_logits,
+            label_mass=label_mass,
             policy=_split(_logprobs(logits, batch) if with_logprobs else logits.new_zeros(0), corpus_rows),
             reference=_split(reference, corpus_rows),
         )
@@ -151,14 +161,26 @@ class Objective:
         sides: list[tuple[Term, frozenset[str]]] = [("off_policy", ON_CORPUS), ("on_policy", ON_ROLLOUT)]
         return [term for term, readers in sides if readers & self.weights.keys()]
 
-    def _teacher_logits(self, models: Models, pairs: Sequence[Pair]) -> Sides:
+    def _teacher_logits(self, models: Models, pairs: Sequence[Pair]) -> tuple[Sides, dict[str, LabelMass]]:
         terms: list[Term] = [term for term in ("off_policy", "on_policy") if term in self.weights]
         if models.teacher is None or not terms:
-            return _split(torch.zeros(0), 0)
+            return _split(torch.zeros(0), 0), {}
         inputs = [(pair.row.teacher_prompts[term], pair.response(term)) for term in terms for pair in pairs]
         batch = self._join(inputs, self.padding.teacher, models)
-        logits = frozen_response_logits(models.teacher, batch)[..., : self.pieces]
-        return _split(logits, len(pairs) if "off_policy" in terms else 0)
+        logits = frozen_response_logits(models.teacher, batch)
+        sides = _split(logits[..., : self.pieces], len(pairs) if "off_policy" in terms else 0)
+        return sides, self._move_label_mass(logits, pairs, terms)
+
+    def _move_label_mass(self, logits: Tensor, pairs: Sequence[Pair], terms: Sequence[Term]) -> dict[str, LabelMass]:
+        """Say the teacher's label words in the row's language, in place: `logits` are of one term after the other."""
+        if not self.with_labels:
+            return {}
+        moves = [pair.row.labels for pair in pairs]
+        rows = len(pairs)
+        return {
+            term: move_label_mass(logits[i * rows : (i + 1) * rows], moves, [pair.response(term) for pair in pairs])
+            for i, term in enumerate(terms)
+        }
 
     @torch.no_grad()
     def _reference_logprobs(self, models: Models, batch: Batch) -> Tensor:
@@ -174,6 +196,12 @@ class Objective:
 
 def _logprobs(logits_BRV: Tensor, batch: Batch) -> Tensor:
     return token_logprobs(logits_BRV, batch.response_ids_BR, batch.response_mask_BR)
+
+
+def _with_label_mass(result: SignalResult, mass: LabelMass) -> SignalResult:
+    metrics = {"label_mass_moved": mass.moved, "label_mass_at_home": mass.at_home}
+    logged = {name: Sums(mass_B, mass.declared) for name, mass_B in metrics.items()}
+    return replace(result, metrics={**result.metrics, **logged})
 
 
 def _split(joined: Tensor, corpus_rows: int) -> Sides:

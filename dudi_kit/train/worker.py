@@ -64,6 +64,7 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         recipe.signals,
         padding=Padding(student_side.pad_id, teaching.encoder.pad_id if teaching else student_side.pad_id),
         pieces=plan.vocabulary.size if plan.vocabulary else None,
+        with_labels=bool(plan.labels),
     )
     # The teacher first: while a GGUF is unpacked it takes a multiple of its size, and the student is not there yet.
     device = accelerator.device

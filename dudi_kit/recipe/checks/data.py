@@ -103,7 +103,7 @@ def only_training_rows_are_drawn(recipe: Recipe) -> Iterator[Complaint]:
     """Held-out rows and tasks are read once, as they are: keys about drawing would be ignored there."""
     for path, dataset in datasets(recipe):
         if path[:2] != ("data", "train"):
-            for key in sorted({"weight", "demonstrate", "responses", "key"} & dataset.model_fields_set):
+            for key in sorted({"weight", "demonstrate", "responses", "key", "labels"} & dataset.model_fields_set):
                 message = f"'{key}' is about training rows"
                 yield Complaint((*path, key), "no-effect", message, "remove it", at_key=True)
 

@@ -16,6 +16,8 @@ def _files(recipe: Recipe) -> Iterator[tuple[Path, str]]:
             yield (role, "chat_template"), template
         if hasattr(model, "recipe"):
             yield (role, "recipe"), model.recipe
+    if recipe.verbalizer.vocabulary.label_words is not None:
+        yield ("verbalizer", "vocabulary", "label_words"), recipe.verbalizer.vocabulary.label_words
     path: Path = ("verbalizer", "demonstration", "template")
     templates = recipe.verbalizer.demonstration.template
     if isinstance(templates, dict):
@@ -25,7 +27,7 @@ def _files(recipe: Recipe) -> Iterator[tuple[Path, str]]:
 
 
 def files_are_there(recipe: Recipe) -> Iterator[Complaint]:
-    """Recipes and templates that this one names."""
+    """Recipes, templates and tables that this one names."""
     for path, file in _files(recipe):
         if not is_plain_file(file):
             yield Complaint(

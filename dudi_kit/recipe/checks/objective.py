@@ -17,6 +17,16 @@ def mapping_is_available(recipe: Recipe) -> Iterator[Complaint]:
         yield Complaint(path, "not-available", message, hint)
 
 
+def label_words_are_declared(recipe: Recipe) -> Iterator[Complaint]:
+    """A file of label words serves rows that declare their set."""
+    train = recipe.data.train
+    if recipe.verbalizer.vocabulary.label_words is not None and all(rows.labels is None for rows in train.values()):
+        message = "no training row declares a set of label words"
+        hint = "add 'labels: …' to a dataset, or remove this key"
+        needs: tuple[Path, ...] = tuple(("data", "train", name, "labels") for name in train)
+        yield Complaint(("verbalizer", "vocabulary", "label_words"), "no-effect", message, hint, needs, at_key=True)
+
+
 def some_signal_is_on(recipe: Recipe) -> Iterator[Complaint]:
     """An objective of nothing teaches nothing."""
     names = list(type(recipe.signals).model_fields)
@@ -41,6 +51,7 @@ def rollouts_fit(recipe: Recipe) -> Iterator[Complaint]:
 
 RULES: tuple[Rule, ...] = (
     mapping_is_available,
+    label_words_are_declared,
     some_signal_is_on,
     rollouts_fit,
 )

@@ -75,6 +75,17 @@ RowLanguage = Annotated[
 ]
 
 
+class LabelsColumn(Strict):
+    """The label set of each row stands in a column; rows with another text there declare none."""
+
+    column: Text
+
+
+RowLabels = Annotated[
+    Annotated[Text, Tag("plain")] | Annotated[LabelsColumn, Tag("mapping")], Discriminator(tag_by_shape)
+]
+
+
 class English(Strict):
     """Where the English version of a row is: in the row itself, or in another file, joined by a key."""
 
@@ -149,6 +160,10 @@ class _Rows(Strict):
 
     weight: Annotated[Weight, Field(le=1000)] = 1.0
     """How often the rows of this dataset are drawn, relative to once an epoch."""
+
+    labels: RowLabels | None = None
+    """Set of label words that each response is one of: sentiment, topic, nli, yes_no, choices, or one of your own file;
+    or `{column: …}`. What the teacher would say in another language's words is then said in the row's own."""
 
     demonstrate: bool = False
     """Put the verbalizer's demonstration in front of each prompt. For training a teacher that reads them."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from dudi_kit.recipe.languages import LANGUAGES
-from dudi_kit.recipe.schema.base import Count, Seed, Strict, known_language
+from dudi_kit.recipe.schema.base import Count, Seed, Strict, Text, known_language
 from dudi_kit.recipe.schema.data import TextByLanguage
 
 DemonstrationLanguage = Annotated[
@@ -55,6 +55,10 @@ class Vocabulary(Strict):
 
     mapping: Literal["auto", "shared", "remap", "align"] = "auto"
     """`shared`: same pieces, same ids, padded rows cut. `auto` picks and says why."""
+
+    label_words: Text | None = None
+    """File of label words of your own (set → label → language → words), beside those that ship; a set of the same name
+    takes a shipped one's place. Rows declare their set in `data.train.<name>.labels`."""
 
 
 class Verbalizer(Strict):
