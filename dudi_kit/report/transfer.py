@@ -6,7 +6,7 @@ from typing import Any
 
 from dudi_kit.report.read import keys_at, series
 
-OVERLAP, KL = "top10_overlap", "reverse_kl"
+OVERLAP, KL, MOVED, AT_HOME = "top10_overlap", "reverse_kl", "label_mass_moved", "label_mass_at_home"
 """Names of the metrics in metrics.jsonl; runs of before they were measured have neither, and no table."""
 
 
@@ -37,6 +37,23 @@ class TransferTable:
     rows: list[TransferRow]
 
 
+@dataclass(frozen=True)
+class MassRow:
+    """Where the teacher's mass was at the first token of the rows that declare their labels; means over all lines."""
+
+    language: str
+    at_home: float
+    """On words of the row's own language."""
+
+    moved: float
+    """On words of other languages, moved to the row's own."""
+
+    @property
+    def elsewhere(self) -> float:
+        """On no word of the set, or on one that does not tell its label."""
+        return max(0.0, 1 - self.at_home - self.moved)
+
+
 ALL = "all"
 
 
@@ -59,6 +76,25 @@ def _table(steps: list[dict[str, Any]], signal: str) -> TransferTable:
             if overlap or kl:
                 rows.append(TransferRow(language, source, overlap, kl))
     return TransferTable(signal, sources, rows)
+
+
+def label_mass(steps: list[dict[str, Any]]) -> list[tuple[str, list[MassRow]]]:
+    """(signal, its rows by language) for each signal in which label words moved mass."""
+    tables = [(name, _mass_rows(steps, ("signals", name, "metrics"))) for name in keys_at(steps, "signals")]
+    return [(name, rows) for name, rows in tables if rows]
+
+
+def _mass_rows(steps: list[dict[str, Any]], path: tuple[str, ...]) -> list[MassRow]:
+    languages = sorted(keys_at(steps, *path, MOVED, "by_language"))
+    leaves: list[tuple[str, tuple[str, ...]]] = [(code, ("by_language", code)) for code in languages]
+    leaves += [(ALL, (ALL,))] if languages else []
+    return [
+        MassRow(code, *(_mean(series(steps, *path, name, *leaf)) for name in (AT_HOME, MOVED))) for code, leaf in leaves
+    ]
+
+
+def _mean(points: Sequence[tuple[int, float]]) -> float:
+    return sum(value for _, value in points) / max(1, len(points))
 
 
 def _ends(points: Sequence[tuple[int, float]]) -> Ends | None:

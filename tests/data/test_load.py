@@ -448,3 +448,19 @@ def test_failures_of_the_hub(monkeypatch: pytest.MonkeyPatch, error: Exception, 
     with pytest.raises(kind, match=f"owner/name.*{message}") as caught:
         load(hub="owner/name", revision="abc", language="th")
     assert caught.value.exit_code == (Exit.ENVIRONMENT if kind is EnvironmentLack else Exit.INVALID)
+
+
+# Label sets
+
+
+def test_a_dataset_or_a_column_says_which_labels_the_responses_are(tmp_path: Path):
+    rows = [{**THAI, "kind": "sentiment"}, {**THAI, "kind": "qa"}]
+    settings = {"path": jsonl(tmp_path / "a.jsonl", *rows), "language": "th"}
+    assert [example.labels for example in load(**settings)] == [None, None]
+    assert [example.labels for example in load(**settings, labels="topic")] == ["topic", "topic"]
+    assert [example.labels for example in load(**settings, labels={"column": "kind"})] == ["sentiment", "qa"]
+
+
+def test_a_row_without_the_column_of_its_labels_is_a_bad_row(tmp_path: Path):
+    with pytest.raises(DataError, match=r"a\.jsonl:1 .*no column 'kind'"):
+        load(path=jsonl(tmp_path / "a.jsonl", THAI), language="th", labels={"column": "kind"})

@@ -320,3 +320,50 @@ def test_a_teacher_that_was_packed_before_may_be_read_as_it_is(tmp_path: Path) -
     config = tmp_path / "models" / "teacher" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"quant_method": "fp8"}}))
     assert planned(file)[0].teacher_parameters == planned(with_models(tmp_path / "plain"))[0].teacher_parameters
+
+
+# Label words
+
+
+def test_a_plan_tells_what_the_label_words_do_by_language(tmp_path: Path) -> None:
+    file = write_chain(tmp_path, data__train__rows__labels="sentiment")
+    words = {"id": ["positif", "negatif"], "th": ["เชิงบวก", "เชิงลบ"], "en": ["positive", "negative"]}
+    rows = [{**row, "response": words[row["language"]][i % 2]} for i, row in enumerate(ROWS)]
+    write_rows(tmp_path / "rows.jsonl", [*rows[:-1], {**rows[-1], "response": "well"}])
+    plan, stage, ledger = planned(file)
+    by_language = {labels.language: labels for labels in plan.labels}
+    assert by_language.keys() == {"id", "th", "en"}
+    assert by_language["th"].rows == 4
+    assert by_language["th"].targets == {"positive": "เชิงบวก", "negative": "เชิงลบ", "neutral": "เป็นกลาง"}
+    assert "label words of sentiment for 12 rows of rows (en 4, id 4, th 4)" in plan.notices
+    assert ledger.counts["response that is no word of the set sentiment", "en"] == 1
+    write_plan(stage.run, plan)
+    assert read_plan(stage.run).labels == plan.labels
+
+
+def test_rows_that_declare_nothing_plan_nothing(tmp_path: Path) -> None:
+    plan, _, _ = planned(write_chain(tmp_path))
+    assert plan.labels == []
+    assert not any("label words" in notice for notice in plan.notices)
+
+
+def test_without_a_teacher_that_is_asked_labels_are_left_alone(tmp_path: Path) -> None:
+    off = {"sequence": {"weight": 0}, "off_policy": {"weight": 0}, "on_policy": {"weight": 0}, "sft": {"weight": 1}}
+    plan, _, ledger = planned(write_chain(tmp_path, signals=off, data__train__rows__labels="sentiment"))
+    assert plan.labels == []
+    assert not ledger.counts
+
+
+def test_a_set_that_is_not_there_is_an_error_of_the_plan(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"data\.train\.rows\.labels: no set of label words is called 'mood'"):
+        planned(write_chain(tmp_path, data__train__rows__labels="mood"))
+
+
+def test_label_words_enter_the_lock_by_their_content(tmp_path: Path) -> None:
+    words = tmp_path / "words.yaml"
+    words.write_text("mood:\n  up: {id: [a], th: [ก], en: [x]}\n  down: {id: [b], th: [ข], en: [y]}\n", "utf-8")
+    changes = {"verbalizer__vocabulary__label_words": "words.yaml", "data__train__rows__labels": "mood"}
+    before = chain(write_chain(tmp_path, **changes)).lock
+    assert chain(write_chain(tmp_path, **changes)).lock == before
+    words.write_text(words.read_text(encoding="utf-8").replace("[x]", "[z]"), encoding="utf-8")
+    assert chain(write_chain(tmp_path, **changes)).lock != before

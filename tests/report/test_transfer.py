@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dudi_kit.report.plots import transfer_curves
-from dudi_kit.report.transfer import Ends, transfer_tables
+from dudi_kit.report.transfer import Ends, MassRow, label_mass, transfer_tables
 from dudi_kit.report.write import write_report
 
 
@@ -69,3 +69,30 @@ def test_the_page_shows_the_table_and_the_curves(run_dir: Path) -> None:
     assert "<td>my Burmese</td>" in section
     assert "<td>0.250</td><td>0.250</td>" in section
     assert "<svg" in section
+
+
+# Label words
+
+
+def mass_line(step: int, moved: dict[str, float], at_home: dict[str, float]) -> dict[str, Any]:
+    metrics = {"label_mass_moved": means(moved), "label_mass_at_home": means(at_home)}
+    return {"step": step, "loss": 1.0, "signals": {"off_policy": {"loss": 1.0, "metrics": metrics}}}
+
+
+def test_the_moved_mass_by_language_is_the_mean_of_all_lines() -> None:
+    steps = [mass_line(1, {"th": 0.2, "id": 0.5}, {"th": 0.7, "id": 0.5}), mass_line(2, {"th": 0.4}, {"th": 0.5})]
+    ((signal, rows),) = label_mass(steps)
+    assert signal == "off_policy"
+    by_language = {row.language: row for row in rows}
+    assert by_language["th"] == MassRow("th", pytest.approx(0.6), pytest.approx(0.3))
+    assert by_language["th"].elsewhere == pytest.approx(0.1)
+    assert by_language["id"].elsewhere == 0
+    assert list(by_language) == ["id", "th", "all"]
+
+
+def test_the_page_shows_label_words_only_where_rows_declared_them(run_dir: Path) -> None:
+    assert 'id="labels"' not in write_report(run_dir).read_text(encoding="utf-8")
+    lines = [json.dumps(mass_line(step, {"ta": 0.25}, {"ta": 0.7})) for step in range(1, 4)]
+    (run_dir / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    page = write_report(run_dir).read_text(encoding="utf-8")
+    assert "<td>ta Tamil</td><td>0.700</td><td>0.250</td><td>0.050</td>" in page

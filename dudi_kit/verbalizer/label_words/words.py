@@ -26,6 +26,9 @@ from dudi_kit.errors import ModelError, RecipeError
 from dudi_kit.recipe.diagnostics import listed, nearest
 from dudi_kit.verbalizer.label_words.files import LabelSet, Word
 
+FEW = 5
+"""Words that a notice names; plan.json has all."""
+
 
 class Moves(NamedTuple):
     """What moves in rows of one dataset, set and language. Pieces are the teacher's."""
@@ -103,11 +106,15 @@ class LabelWords:
             rows = ", ".join(f"{d.language} {d.rows:,}" for d in sorted(here, key=lambda d: d.language))
             told.append(f"label words of {name} for {sum(d.rows for d in here):,} rows of {dataset} ({rows})")
             for what, found in (
-                ("stay, their first piece does not tell the label", {w for d in here for w in d.ambiguous}),
-                ("left out, the teacher's tokenizer can't write them", {w for d in here for w in d.unsayable}),
+                (
+                    "stay where they are, their first piece does not tell the label",
+                    {w for d in here for w in d.ambiguous},
+                ),
+                ("are left out, the teacher's tokenizer can't write them", {w for d in here for w in d.unsayable}),
             ):
                 if found:
-                    told.append(f"label words of {name} that {what}: {', '.join(sorted(found))}")
+                    first = ", ".join(sorted(found)[:FEW])
+                    told.append(f"{len(found):,} label words of {name} {what}; first: {first}")
         return told
 
     def _prepare(self, group: Group, rows: Sequence[Example], ledger: Ledger) -> Moves:
