@@ -33,8 +33,12 @@ MEASURED = (("evaluation",), ("data", "held_out"))
 FREE = (*(path for path in WATCHING if path not in MEASURED), ("evaluation", "batch_size"))
 """Paths of the recipe that a frozen run may change."""
 
-SHIPPED = {"data": "templates/*.jinja", "verbalizer": "templates/*.jinja"}
-"""Files of our own that decide what models read."""
+SHIPPED = (
+    ("data", "templates/*.jinja"),
+    ("verbalizer", "templates/*.jinja"),
+    ("verbalizer", "label_words/*.yaml"),
+)
+"""Files of our own that decide what models read and are taught: room and pattern."""
 
 HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """A commit or a sha256."""
@@ -231,7 +235,7 @@ def _shipped() -> dict[str, str]:
     """What of dudi-kit itself decides: its code, since a version is easily edited, its corpus and its templates."""
     files = {
         f"{room}/{file.relative_to(home)}": file
-        for room, pattern in SHIPPED.items()
+        for room, pattern in SHIPPED
         for home in [Path(str(resources.files(f"dudi_kit.{room}")))]
         for file in sorted(home.glob(pattern))
     }

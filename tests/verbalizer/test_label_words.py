@@ -216,6 +216,11 @@ def test_responses_that_are_no_label_and_rows_of_no_set_are_counted(tmp_path: Pa
     }
 
 
+def test_responses_of_which_none_is_a_label_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"none of the 2 responses in th is a word of the set mood .* is 'happy'"):
+        prepared(mood(tmp_path), encoder("a"), row("th", "happy"), row("th", "sad"), row("id", "sedih"))
+
+
 def test_a_language_without_words_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         RecipeError, match=r"data\.train\.rows\.labels: .* is in vi, and the label words of mood are in "

@@ -140,6 +140,13 @@ class LabelWords:
                 ledger.count(f"response that is no word of the set {words.name}", language, str(row.origin))
             else:
                 used[label][row.response.strip()] += 1
+        if not any(used.values()):
+            raise RecipeError(
+                f"data.train.{rows[0].origin.dataset}.labels: none of the {len(rows):,} responses in {language} is a "
+                f"word of the set {words.name} in that language; the first one, of {rows[0].origin}, is "
+                f"{rows[0].response[:60]!r}. Name the right set, write the responses in the language of their rows, or "
+                "add their words to a file of your own, named in verbalizer.vocabulary.label_words."
+            )
         main = {label: spoken[language][0] for label, spoken in words.labels.items()}
         return {
             label: main[label]._replace(text=used[label].most_common(1)[0][0]) if used[label] else main[label]
