@@ -50,7 +50,7 @@ class MassRow:
 
     @property
     def elsewhere(self) -> float:
-        """On no word of the set, or on one that does not tell its label."""
+        """On no word of the set, or on a word whose first piece does not tell it."""
         return max(0.0, 1 - self.at_home - self.moved)
 
 

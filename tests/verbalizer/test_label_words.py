@@ -182,13 +182,24 @@ def test_a_first_piece_of_two_labels_stays_and_is_named(tmp_path: Path) -> None:
     assert any("2 label words of mood stay where they are" in line for line in found.lines())
 
 
+def test_a_first_piece_that_says_less_than_half_of_its_word_stays(tmp_path: Path) -> None:
+    words = mood(tmp_path, "mood:\n  up: {en: [xyz, xy], id: [naik]}\n  down: {en: [wvu], id: [turun]}\n")
+    side = encoder("naik", "turun")  # bytes: x is half of xy, w a third of wvu
+    found = prepared(words, side, row("id", "naik"))
+    moves = found.moves(row("id", "naik"))
+    assert moves is not None
+    x, w = (side.response_ids(letter)[0] for letter in "xw")
+    assert x in moves.sources[0]
+    assert w not in moves.sources[1]
+    assert found.declared[0].ambiguous == ["en wvu"]
+
+
 def test_a_piece_that_begins_a_word_of_the_row_s_own_language_stays(tmp_path: Path) -> None:
     words = mood(tmp_path, "mood:\n  up: {en: [xa], id: [naik]}\n  down: {en: [yb], id: [turun, xxx]}\n")
     side = encoder("naik", "turun")
     found = prepared(words, side, row("id", "naik"))
     moves = found.moves(row("id", "naik"))
     assert moves is not None
-    assert side.response_ids("x")[0] in moves.own
     assert side.response_ids("x")[0] not in moves.sources[0]
     assert side.response_ids("y")[0] in moves.sources[1]
     assert found.declared[0].ambiguous == ["en xa"]

@@ -45,7 +45,7 @@ class LabelMass(NamedTuple):
 
     moved: Tensor
     at_home: Tensor
-    """On words of the row's own language, before anything moved."""
+    """On words of the row's own language, as far as their first piece tells them, before anything moved."""
 
     declared: Tensor
     """1 for rows that declare a set, else 0."""

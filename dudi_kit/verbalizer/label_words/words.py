@@ -7,8 +7,10 @@ source's mass is that of its first piece, since the teacher is asked once and wh
 stays where it is, if it
 
 - begins a word of ℓ itself, whichever label that is for: the teacher speaks the right language already;
-- begins words of more than one label ("เชิง" of เชิงบวก and เชิงลบ): what it means to say is open. These are *ambiguous*;
-- is blank, as the lone space that some tokenizers put before a word.
+- begins words of more than one label ("เชิง" of เชิงบวก and เชิงลบ): what it means to say is open;
+- says less than half of the word ("B" of *Biyahe*, a part of a letter, a lone space): it begins too much else.
+
+Words of which no piece moves are *ambiguous*: better left alone than moved to the wrong label.
 
 All pieces are the teacher's own. A mapping to other pieces (`remap`, `align`) comes after, so that both compose.
 """
@@ -40,7 +42,7 @@ class Moves(NamedTuple):
     """Of each label, in the same order: the pieces of the word that the mass goes on as."""
 
     own: tuple[int, ...]
-    """Pieces that begin a word of the row's own language, for any label."""
+    """Pieces that say half or more of a word of the row's own language, for any label: to see how much is right."""
 
 
 @dataclass
@@ -55,10 +57,17 @@ class Declared:
     """Label → word."""
 
     ambiguous: list[str] = field(default_factory=list)
-    """Words of other languages whose first piece does not tell the label, as `th เชิงบวก`."""
+    """Words of other languages that stay, since their first piece does not tell the label, as `th เชิงบวก`."""
 
     unsayable: list[str] = field(default_factory=list)
     """Words of other languages that the teacher's tokenizer can't write."""
+
+
+Spelt = tuple[str, str, Word]
+"""Label, language, word."""
+
+BROKEN = "\ufffd"
+"""What a part of a letter decodes to."""
 
 
 class Group(NamedTuple):
@@ -84,6 +93,7 @@ class LabelWords:
         self.sets, self.teacher, self.student = sets, teacher, student
         self.declared: list[Declared] = []
         self._moves: dict[Group, Moves] = {}
+        self._firsts: dict[str, dict[int, bool]] = {}
         by_group: dict[Group, list[Example]] = {}
         for example in examples:
             if example.labels in sets:
@@ -155,31 +165,31 @@ class LabelWords:
 
     def _find(self, words: LabelSet, language: str, targets: Mapping[str, Word], facts: Declared) -> Moves:
         pieces = {label: self._written(word) for label, word in targets.items()}
-        own = {pieces[label][0] for label in pieces}
-        own |= {piece for _, _, word in _all(words, {language}) for piece in self._beginnings(word.text)}
+        here, elsewhere = list(_all(words, {language})), list(_all(words, words.languages - {language}))
+        at_home = {piece for _, _, word in here for piece in self._beginnings(word.text)}
+        at_home |= {target[0] for target in pieces.values()}
         meant: dict[int, set[str]] = {}
-        for label, _, word in _all(words, words.languages - {language}):
+        for label, _, word in elsewhere:
             for piece in self._beginnings(word.text):
                 meant.setdefault(piece, set()).add(label)
-        moving = {piece: labels for piece, labels in meant.items() if len(labels) == 1 and piece not in own}
-        self._note(words, language, meant, own, facts)
+        telling = {piece for _, _, word in elsewhere for piece, tells in self._beginnings(word.text).items() if tells}
+        moving = {piece for piece in telling if len(meant[piece]) == 1 and piece not in at_home}
+        self._note(here, elsewhere, moving, facts)
         return Moves(
-            sources=tuple(tuple(sorted(p for p, labels in moving.items() if label in labels)) for label in pieces),
+            sources=tuple(tuple(sorted(p for p in moving if label in meant[p])) for label in pieces),
             targets=tuple(pieces.values()),
-            own=tuple(sorted(own)),
+            own=tuple(sorted({p for _, _, w in here for p, tells in self._beginnings(w.text).items() if tells})),
         )
 
-    def _note(
-        self, words: LabelSet, language: str, meant: Mapping[int, set[str]], own: set[int], facts: Declared
-    ) -> None:
+    def _note(self, here: Sequence[Spelt], elsewhere: Sequence[Spelt], moving: set[int], facts: Declared) -> None:
         """Words of other languages that stay where they are, and why."""
-        at_home = {(label, piece) for label, _, w in _all(words, {language}) for piece in self._beginnings(w.text)}
-        for label, other, word in _all(words, words.languages - {language}):
-            ids = written(self.teacher, word.text)
-            if not ids:
-                facts.unsayable.append(f"{other} {word.text}")
-            elif len(meant.get(ids[0], ())) > 1 or (ids[0] in own and (label, ids[0]) not in at_home):
-                facts.ambiguous.append(f"{other} {word.text}")
+        right = {(label, piece) for label, _, word in here for piece in self._beginnings(word.text)}
+        for label, language, word in elsewhere:
+            firsts = self._beginnings(word.text)
+            if not written(self.teacher, word.text):
+                facts.unsayable.append(f"{language} {word.text}")
+            elif not any(piece in moving or (label, piece) in right for piece in firsts):
+                facts.ambiguous.append(f"{language} {word.text}")
 
     def _written(self, word: Word) -> tuple[int, ...]:
         """The pieces of a target, which the student must be able to write as well."""
@@ -193,12 +203,15 @@ class LabelWords:
                 )
         return tuple(written(self.teacher, word.text))
 
-    def _beginnings(self, text: str) -> set[int]:
-        """First pieces of a word: as it is and with a capital, each also after a space; blank ones say nothing."""
-        capital = text[:1].upper() + text[1:]
-        forms = {space + form for form in (text, capital) for space in ("", " ")}
-        firsts = {ids[0] for form in forms if (ids := written(self.teacher, form))}
-        return {piece for piece in firsts if self.teacher.tokenizer.decode([piece]).strip()}
+    def _beginnings(self, text: str) -> dict[int, bool]:
+        """First pieces of a word, as it is and with a capital, each also after a space; whether they say half of it."""
+        if text not in self._firsts:
+            capital = text[:1].upper() + text[1:]
+            forms = [space + form for form in (text, capital) for space in ("", " ")]
+            firsts = {ids[0] for form in forms if (ids := written(self.teacher, form))}
+            said = {piece: _letters(self.teacher.tokenizer.decode([piece])) for piece in firsts}
+            self._firsts[text] = {p: 2 * len(s.strip(BROKEN)) >= len(_letters(text)) for p, s in said.items() if s}
+        return self._firsts[text]
 
 
 def check_declared(datasets: Iterable[tuple[str, str]], sets: Mapping[str, LabelSet]) -> None:
@@ -233,8 +246,8 @@ def _group(example: Example) -> Group:
     return Group(example.origin.dataset, str(example.labels), example.language)
 
 
-def _all(words: LabelSet, languages: Iterable[str]) -> Iterator[tuple[str, str, Word]]:
-    """(label, language, word) of these languages."""
+def _all(words: LabelSet, languages: Iterable[str]) -> Iterator[Spelt]:
+    """Every word of these languages."""
     for label, spoken in words.labels.items():
         for language in sorted(languages):
             for word in spoken[language]:
