@@ -15,6 +15,7 @@ import torch
 from typer.testing import Result
 
 from dudi_kit.errors import Exit
+from dudi_kit.plan.budget import TOKENIZER_BYTES
 from tests.small import ROWS, TEACHER, call, changed, tokenizer, write_chain, write_recipe, write_rows, write_shell
 
 STATIONS = "dudi_kit.pipeline.stations"
@@ -255,13 +256,13 @@ def test_no_space_for_the_checkpoints_is_told_before_training_with_both_numbers(
 
 
 def test_the_space_asked_for_is_that_of_the_whole_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """8,816 parameters: teacher, cold start and student each leave a model; the latter two 3 checkpoints each."""
+    """8,816 parameters: all three leave a model and a tokenizer, cold start and student 3 checkpoints each as well."""
     asked: list[int] = []
     monkeypatch.setattr(STATIONS + ".require_space", lambda folder, needed, purpose: asked.append(needed))
     monkeypatch.setattr(STATIONS + ".start_training", lambda run, *_, **__: run.final.mkdir())
     recipe = write_chain(tmp_path, training__checkpoint_every=1)
     assert call("train", recipe, "--output", tmp_path / "out").exit_code == 0
-    assert asked == [8_816 * (3 * 4 + 2 * 3 * 12)]
+    assert asked == [8_816 * (3 * 4 + 2 * 3 * 12) + 3 * TOKENIZER_BYTES]
 
 
 def test_an_output_folder_that_can_not_be_written(tmp_path: Path, no_training: None) -> None:

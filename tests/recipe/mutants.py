@@ -1,7 +1,9 @@
 """Recipes with random mistakes, the same ones every time: some that people make, some that only a machine would."""
 
 import random
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 from dudi_kit.recipe.explain import EXAMPLE
 
@@ -26,6 +28,14 @@ SIGNS = "{}[]:,#&*!|>'\"%@`\t\\é\u200b\x85"
 def recipe() -> str:
     """The recipe with everything."""
     return EXAMPLE.read_text(encoding="utf-8")
+
+
+def lay_out(folder: Path) -> Path:
+    """Where a mutant goes, with the small files beside it that the recipe names."""
+    for file in EXAMPLE.parent.iterdir():
+        if file != EXAMPLE:
+            shutil.copy(file, folder)
+    return folder / EXAMPLE.name
 
 
 def texts(count: int, seed: int = 0) -> Iterator[str]:

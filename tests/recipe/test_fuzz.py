@@ -19,8 +19,7 @@ MOST_MEMORY = 100_000
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    (tmp_path / "my.jinja").touch()
-    return tmp_path / "recipe.yaml"
+    return mutants.lay_out(tmp_path)
 
 
 @pytest.fixture

@@ -154,10 +154,10 @@ def test_it_agrees_with_us_on_every_golden_recipe(tmp_path: Path) -> None:
 
 
 def test_it_agrees_with_us_on_mutants(tmp_path: Path) -> None:
-    (tmp_path / "my.jinja").touch()
+    path = mutants.lay_out(tmp_path)
     for text in mutants.texts(250, seed=1):
-        (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
-        _agree(tmp_path / "recipe.yaml")
+        path.write_text(text, encoding="utf-8")
+        _agree(path)
 
 
 def _plain(path: Path) -> Any:
