@@ -17,6 +17,7 @@ from typer.testing import Result
 from dudi_kit.errors import Exit
 from dudi_kit.plan.budget import TOKENIZER_BYTES
 from tests.small import ROWS, TEACHER, call, changed, tokenizer, write_chain, write_recipe, write_rows, write_shell
+from tests.verbalizer.vocabulary.tiny import wordpiece
 
 STATIONS = "dudi_kit.pipeline.stations"
 
@@ -169,11 +170,43 @@ def test_a_context_from_scratch_that_is_too_short_is_a_finding(tmp_path: Path, n
 # The models
 
 
-def test_teacher_and_student_with_different_tokenizers(tmp_path: Path, no_training: None) -> None:
-    recipe = with_models(tmp_path)
+def test_a_shared_vocabulary_of_different_tokenizers(tmp_path: Path, no_training: None) -> None:
+    recipe = with_models(tmp_path, verbalizer__vocabulary__mapping="shared")
     write_shell(tmp_path / "models" / "teacher", tokenizer(["some other words than those of the rows"]))
-    words = ("different tokenizers: piece ", "for the teacher", "`mapping: remap`", "`mapping: align`")
-    refused(run(recipe), recipe, "verbalizer.vocabulary.mapping: auto", *words)
+    words = ("different tokenizers: piece ", "for the teacher", "to auto, remap or align")
+    refused(run(recipe), recipe, "verbalizer.vocabulary.mapping: shared", *words)
+
+
+def test_an_override_that_names_a_piece_which_no_tokenizer_has(tmp_path: Path, no_training: None) -> None:
+    recipe = with_models(tmp_path, verbalizer__vocabulary={"mapping": "align", "overrides": "pieces.yaml"})
+    refused(run(recipe), recipe, "error[missing-file] verbalizer.vocabulary.overrides: no such file")
+    (tmp_path / "pieces.yaml").write_text('"a": "b"\n"Krung Thep": "กรุงเทพมหานคร"\n', encoding="utf-8")
+    words = (
+        "pieces.yaml:2:1: error[unknown-piece]: the teacher's tokenizer has no piece 'Krung Thep'",
+        "pieces.yaml:2:15: error[unknown-piece]: the student's tokenizer has no piece 'กรุงเทพมหานคร'",
+    )
+    refused(run(recipe), recipe, *words)
+
+
+def test_a_teacher_whose_tokenizer_loses_a_script_is_refused_with_the_number(tmp_path: Path, no_training: None) -> None:
+    teacher = wordpiece(*{word for row in ROWS for word in row["response"].replace(".", " .").split()} - {"แมวอยู่ใต้โต๊ะ"})
+    recipe = with_models(tmp_path, teacher__chat_template="plain")
+    write_shell(tmp_path / "models" / "teacher", teacher)
+    words = ("verbalizer.vocabulary.min_coverage (90%)", "th ", "lower min_coverage, or set below: warn")
+    refused(run(recipe), recipe, *words)
+    recipe = with_models(tmp_path, teacher__chat_template="plain", verbalizer__vocabulary__below="warn")
+    write_shell(tmp_path / "models" / "teacher", teacher)
+    told = call("plan", recipe, "--output", tmp_path / "out").output
+    assert "response of which the teacher's tokenizer loses letters: 4 (th 4); first: " in " ".join(told.split())
+
+
+def test_a_teacher_without_a_chat_template(tmp_path: Path, no_training: None) -> None:
+    recipe = with_models(tmp_path)
+    bare = tokenizer()
+    bare.chat_template = None
+    write_shell(tmp_path / "models" / "teacher", bare)
+    (tmp_path / "models" / "teacher" / "chat_template.jinja").unlink(missing_ok=True)
+    refused(run(recipe), recipe, "teacher: its tokenizer has no chat template. Set teacher.chat_template to chatml")
 
 
 @pytest.mark.parametrize("who", ["teacher", "student"])

@@ -103,11 +103,6 @@ ALIGNED = {"sealion_gemma_to_0.5b.yaml", "sealion_apertus_to_0.5b.yaml"}
 """Their teacher's tokenizer is not the student's."""
 
 
-def align_is_built(path: Path) -> bool:
-    findings = check_recipe(path, (("verbalizer.vocabulary.mapping", "align"),)).findings
-    return "not-available" not in [finding.code for finding in findings]
-
-
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandinHub]:
     """Each model and dataset under the revision that the recipes ask for, and under no other."""
@@ -140,8 +135,6 @@ def planned(hub: StandinHub, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
 @pytest.mark.parametrize("path", ON_HUB, ids=name_of)
 def test_every_recipe_over_hub_models_is_planned_for_eight_processes(path, planned):
-    if path.name in ALIGNED and not align_is_built(path):
-        pytest.skip("its tokenizers differ, and this version refuses `mapping: align`")
     recipe = LOADED[path]
     plan = planned(path)
     assert {code: share.rows for code, share in plan.languages.items()} == dict.fromkeys(LANGUAGES, ROWS)

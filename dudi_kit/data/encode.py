@@ -81,7 +81,11 @@ class Encoder:
 
         A special piece that is spelt out in the text is written in ordinary pieces, so that no text ends its own turn.
         """
-        return [*self._tokenise(text, split_special_tokens=True), self.end_of_turn_id]
+        return [*self.text_ids(text), self.end_of_turn_id]
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of a text inside a response."""
+        return self._tokenise(text, split_special_tokens=True)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a response, up to its first stop token."""

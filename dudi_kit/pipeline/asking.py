@@ -28,7 +28,7 @@ from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.models import context_of, encoder_of
 from dudi_kit.plan.schema import read_plan
 from dudi_kit.recipe.publish import recipe_from_resolved
-from dudi_kit.train.rollouts import DrawByRow, OnlyBelow, Temperature
+from dudi_kit.train.rollouts import DrawByRow, Only, Temperature
 
 
 def ask(run: RunDir, file: Path) -> None:
@@ -87,7 +87,7 @@ def answer_all(
                 [prompts[request] for request in batch],
                 Stops(encoder.stop_ids, encoder.pad_id),
                 max_new_tokens=batch[0].max_new_tokens,
-                processors=[OnlyBelow(len(encoder.tokenizer)), *_sampling(batch)],
+                processors=[Only(torch.ones(len(encoder.tokenizer), dtype=torch.bool)), *_sampling(batch)],
             )
             keep([(r, Answer(encoder.decode(c.ids), c.ended)) for r, c in zip(batch, said, strict=True)])
             progress(len(batch))

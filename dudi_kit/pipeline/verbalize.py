@@ -39,7 +39,7 @@ def verbalize(
     ledger = Ledger()
     asked = asked_of(stage)
     examples = training_examples(stage.recipe, ledger, asked)
-    student, teaching = sides_of(stage)
+    student, teaching = sides_of(stage, examples)
     room = teacher_room(stage.recipe, teaching)
     maker = row_maker(stage.recipe, examples, student, teaching, room, ledger, asked)
     rows, side = maker.rows(examples), maker.teacher

@@ -29,11 +29,13 @@ from dudi_kit.plan.fingerprint import is_path
 from dudi_kit.plan.hardware import Hardware, this_machine
 from dudi_kit.plan.inputs import largest_inputs
 from dudi_kit.plan.launchers import launchers
+from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.memory import Job
 from dudi_kit.plan.models import config_of, context_of, encoder_of, given, tokenizer_of, trained
 from dudi_kit.plan.rows import Row, RowMaker, TeacherSide, TrainingRows, mixed, texts, training_examples
-from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedLabels, PlannedVocabulary
+from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedLabels
 from dudi_kit.plan.shape import shape_of
+from dudi_kit.plan.vocabulary import coverage_notices, join, planned, rejoin, speaker
 from dudi_kit.recipe.derive import reading_terms
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
@@ -42,7 +44,8 @@ from dudi_kit.recipe.schema.signals import Signals
 from dudi_kit.verbalizer.demonstration import Demonstrator
 from dudi_kit.verbalizer.label_words.files import label_sets
 from dudi_kit.verbalizer.label_words.words import LabelWords, check_declared
-from dudi_kit.verbalizer.vocabulary import SharedVocabulary, Speaker, decide
+from dudi_kit.verbalizer.vocabulary.coverage import coverage_of
+from dudi_kit.verbalizer.vocabulary.mapping import JointVocabulary, Wish
 
 UNLIMITED = 10**9
 """Tokens, where a model does not say how many it reads."""
@@ -53,7 +56,10 @@ class Teaching(NamedTuple):
 
     source: ModelSource
     encoder: Encoder
-    vocabulary: SharedVocabulary
+    vocabulary: JointVocabulary
+    wish: Wish
+    """With the mapping that was picked."""
+
     config: PreTrainedConfig
 
     @property
@@ -85,7 +91,7 @@ def read_sides(stage: Stage, ledger: Ledger, ask: Ask = nobody) -> Sides:
     student = Encoder(_student_tokenizer(stage, examples), who="student")
     student.tokenizer.save_pretrained(stage.run.tokenizer)
     config = _student_config(stage)
-    teaching = _teaching(stage, student, config)
+    teaching = _teaching(stage, student, config, examples)
     return Sides(examples, student, config, teaching, teacher_room(stage.recipe, teaching))
 
 
@@ -103,6 +109,7 @@ def build_plan(
     maker = row_maker(recipe, examples, student, teaching, room, ledger, asked)
     labels = maker.teacher.labels if maker.teacher else None
     made = mixed(recipe, maker.rows(examples), ledger)
+    coverage = coverage_of((row.language, row.response, row.reading) for row in made.rows)
     contexts = {"student": context_of(config), "teacher": teaching.context if teaching else None}
     _check_contexts(recipe, examples, made.rows, contexts)
     batches = arithmetic(recipe.training, rows_per_epoch=made.mixture.rows_per_epoch, processes=processes)
@@ -112,7 +119,9 @@ def build_plan(
         lock=stage.lock,
         teacher=_teacher_source(stage),
         start=_start(stage),
-        vocabulary=_planned(teaching.vocabulary) if teaching else None,
+        vocabulary=(
+            planned(teaching.vocabulary, teaching.wish, coverage, student_rows=config.vocab_size) if teaching else None
+        ),
         labels=[PlannedLabels(**asdict(declared)) for declared in labels.declared] if labels else [],
         languages=_shares(made),
         teacher_room=room,
@@ -126,7 +135,12 @@ def build_plan(
         launchers=launchers(str(stage.run.path), hardware),
         outside=sorted(set(_outside(json.loads(resolved_json(recipe)), stage.file.parent.resolve()))),
         unasked=len(asked.missing),
-        notices=[*_notices(recipe, teaching, ledger), *asked.lines(), *(labels.lines() if labels else ())],
+        notices=[
+            *_notices(recipe, teaching, ledger),
+            *(coverage_notices(recipe.verbalizer.vocabulary, coverage) if teaching else []),
+            *asked.lines(),
+            *(labels.lines() if labels else ()),
+        ],
     )
 
 
@@ -162,17 +176,17 @@ def row_maker(
             reading_terms(recipe),
             room=UNLIMITED if room is None else room,
             context=teaching.context or UNLIMITED,
-            pieces=teaching.vocabulary.size,
+            vocabulary=teaching.vocabulary,
             ledger=ledger,
             labels=label_words(recipe, examples, student, teaching, ledger),
         )
     return RowMaker(recipe.data, student, ledger, side)
 
 
-def sides_of(stage: Stage) -> tuple[Encoder, Teaching | None]:
-    """How student and teacher of a planned stage write, whether they are trained yet or not."""
+def sides_of(stage: Stage, examples: Sequence[Example]) -> tuple[Encoder, Teaching | None]:
+    """How student and teacher of a planned stage write, whether they are trained yet or not. examples: of the plan."""
     student = Encoder(load_tokenizer(str(stage.run.tokenizer)), who="student")
-    return student, _teaching(stage, student, _student_config(stage))
+    return student, _teaching(stage, student, _student_config(stage), examples)
 
 
 def label_words(
@@ -187,14 +201,17 @@ def label_words(
     return LabelWords(sets, teaching.encoder, student, examples, ledger)
 
 
-def teaching_of(plan: Plan) -> Teaching | None:
+def teaching_of(plan: Plan, run: RunDir, student: Encoder) -> Teaching | None:
     """The teacher's side of a written plan, for the training processes."""
     if plan.teacher is None or plan.vocabulary is None:
         return None
-    vocabulary = SharedVocabulary(plan.vocabulary.size, plan.vocabulary.reason)
-    return Teaching(
-        plan.teacher, encoder_of(plan.teacher, who="teacher"), vocabulary, config_of(plan.teacher, who="teacher")
+    encoder, config = encoder_of(plan.teacher, who="teacher"), config_of(plan.teacher, who="teacher")
+    speakers = (
+        speaker("student", student, plan.vocabulary.student_rows),
+        speaker(plan.teacher.path, encoder, config.vocab_size),
     )
+    vocabulary, wish = rejoin(plan.vocabulary, *speakers, run)
+    return Teaching(plan.teacher, encoder, vocabulary, wish, config)
 
 
 def student_config(stage: Stage, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
@@ -245,7 +262,7 @@ def _teacher_source(stage: Stage) -> ModelSource | None:
     return given(teacher, teacher.dtype, teacher.quantization) if isinstance(teacher, TeacherModel) else None
 
 
-def _teaching(stage: Stage, student: Encoder, config: PreTrainedConfig) -> Teaching | None:
+def _teaching(stage: Stage, student: Encoder, config: PreTrainedConfig, examples: Sequence[Example]) -> Teaching | None:
     """The teacher, where a signal asks it."""
     signals = stage.recipe.signals
     source = _teacher_source(stage)
@@ -255,13 +272,12 @@ def _teaching(stage: Stage, student: Encoder, config: PreTrainedConfig) -> Teach
     teacher_config = (
         student_config(stage.teacher, encoder.tokenizer) if stage.teacher else config_of(source, who="teacher")
     )
-    mapping = stage.recipe.verbalizer.vocabulary.mapping
-    vocabulary = decide(_speaker("student", student, config), _speaker(source.path, encoder, teacher_config), mapping)
-    return Teaching(source, encoder, vocabulary, teacher_config)
-
-
-def _speaker(name: str, encoder: Encoder, config: PreTrainedConfig) -> Speaker:
-    return Speaker(name, encoder.tokenizer.get_vocab(), config.vocab_size, encoder.end_of_turn_id)
+    speakers = (
+        speaker("student", student, config.vocab_size),
+        speaker(source.path, encoder, teacher_config.vocab_size),
+    )
+    vocabulary, wish = join(stage.recipe.verbalizer.vocabulary, *speakers, examples, stage.run)
+    return Teaching(source, encoder, vocabulary, wish, teacher_config)
 
 
 def _start(stage: Stage) -> ModelSource | None:
@@ -302,7 +318,7 @@ def _check_contexts(
     for who, context in contexts.items():
         longest = max((need for need in needs if need.who == who), key=lambda need: need.tokens, default=None)
         if context is not None and longest is not None and longest.tokens > context:
-            answer = "response" if longest.answer == len(longest.row.response) else "rollouts.max_new_tokens"
+            answer = "rollouts.max_new_tokens" if longest.answer == recipe.rollouts.max_new_tokens else "response"
             raise RecipeError(
                 f"{who}: its context is {context:,} tokens and {examples[longest.row.index].origin} needs "
                 f"{longest.tokens:,} (prompt {longest.prompt:,}, {answer} {longest.answer:,}). Lower data.max_length "
@@ -317,7 +333,8 @@ def _needs(recipe: Recipe, row: Row) -> Iterator[Need]:
     if signals.sequence.weight or signals.on_policy.weight:
         yield Need("student", row, len(row.prompt), sample)
     if row.teacher_prompts and signals.off_policy.weight:
-        yield Need("teacher", row, len(row.teacher_prompts["off_policy"]), len(row.response))
+        heard = row.reading.ids if row.reading else row.response
+        yield Need("teacher", row, len(row.teacher_prompts["off_policy"]), len(heard))
     if row.teacher_prompts and signals.on_policy.weight:
         yield Need("teacher", row, len(row.teacher_prompts["on_policy"]), sample)
 
@@ -369,10 +386,6 @@ def _job(
         inputs=largest_inputs(made.rows, made.mixture, batches, recipe.rollouts.max_new_tokens),
         on_cpu=hardware.on_cpu,
     )
-
-
-def _planned(vocabulary: SharedVocabulary) -> PlannedVocabulary:
-    return PlannedVocabulary(mapping="shared", size=vocabulary.size, reason=vocabulary.reason)
 
 
 def _fields(batches: Arithmetic) -> dict[str, Any]:

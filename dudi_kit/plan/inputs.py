@@ -33,16 +33,21 @@ def _inputs(part: Sequence[Row], share: int, sampled: int) -> Inputs:
     return Inputs(
         rows=len(part),
         prompt=padded(max(len(row.prompt) for row in part)),
-        response=padded(max(len(row.response) for row in part)),
+        response=padded(max(_answer(row) for row in part)),
         teacher_prompt=padded(max((len(ids) for row in part for ids in row.teacher_prompts.values()), default=0)),
         sampled_rows=share,
         sampled_prompt=sampled,
     )
 
 
+def _answer(row: Row) -> int:
+    """The response, in the student's or the teacher's tokens, whichever are more."""
+    return max(len(row.response), len(row.reading.ids) if row.reading else 0)
+
+
 def _tokens(row: Row, new_tokens: int) -> int:
     """As `train.loop` sorts them, with every rollout at its longest."""
-    return max(len(ids) for ids in (row.prompt, *row.teacher_prompts.values())) + max(len(row.response), new_tokens)
+    return max(len(ids) for ids in (row.prompt, *row.teacher_prompts.values())) + max(_answer(row), new_tokens)
 
 
 def _exceeds(other: Inputs, one: Inputs) -> bool:

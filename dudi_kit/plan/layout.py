@@ -77,6 +77,11 @@ class RunDir:
         return self.path / "tokenizer"
 
     @property
+    def vocabulary(self) -> Path:
+        """Tables of the vocabulary mapping, by the fingerprints of both tokenizers."""
+        return self.path / "vocabulary"
+
+    @property
     def logs(self) -> Path:
         """A log for each process."""
         return self.path / "logs"

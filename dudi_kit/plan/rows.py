@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from dudi_kit.data.asked import Ask, nobody
-from dudi_kit.data.encode import Encoder
+from dudi_kit.data.encode import Encoded, Encoder
 from dudi_kit.data.example import Example
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.load import load_examples
@@ -21,6 +21,8 @@ from dudi_kit.recipe.schema.data import Data
 from dudi_kit.recipe.schema.verbalizer import Term
 from dudi_kit.verbalizer.demonstration import Demonstrator
 from dudi_kit.verbalizer.label_words.words import LabelWords, Moves
+from dudi_kit.verbalizer.vocabulary.mapping import JointVocabulary
+from dudi_kit.verbalizer.vocabulary.reading import Reading
 
 ShownSource = Literal["parallel", "pool", "teacher", "none"]
 """Where the demonstration came from that the teacher read with a row; `none`: it read the bare prompt."""
@@ -57,6 +59,9 @@ class Row:
     shown: dict[str, ShownSource] = field(default_factory=dict)
     """Source of the demonstration in each of the teacher's prompts, by term."""
 
+    reading: Reading | None = None
+    """y as the teacher reads it, in its own tokens; None where it reads the student's."""
+
 
 @dataclass
 class RowMaker:
@@ -79,9 +84,9 @@ class RowMaker:
         )
         if encoded is None:
             return None
-        prompts = self.teacher.prompts(example, encoded.response_ids) if self.teacher else {}
-        if self.teacher:
-            self.teacher.check_pieces(encoded.response_ids, example)
+        reading = self.teacher.read(encoded) if self.teacher else None
+        heard = reading.ids if reading else encoded.response_ids
+        prompts = self.teacher.prompts(example, heard) if self.teacher else {}
         return Row(
             index,
             example.language,
@@ -91,6 +96,7 @@ class RowMaker:
             teacher_prompts={term: prompt.ids for term, prompt in prompts.items()},
             labels=self.teacher.labels.moves(example) if self.teacher and self.teacher.labels else None,
             shown={term: prompt.shown for term, prompt in prompts.items()},
+            reading=reading,
         )
 
 
@@ -113,8 +119,7 @@ class TeacherSide:
     context: int
     """Longest input in tokens: off-policy, the teacher reads the row's own response after the prompt."""
 
-    pieces: int
-    """Size of the shared vocabulary."""
+    vocabulary: JointVocabulary
 
     ledger: Ledger
     labels: LabelWords | None = None
@@ -127,7 +132,7 @@ class TeacherSide:
     """language → rows whose demonstration lost a part, or all, for lack of room"""
 
     def prompts(self, example: Example, response: list[int]) -> dict[Term, TeacherPrompt]:
-        """The teacher's prompt for each term. response: y in the student's pieces, which are the teacher's too."""
+        """The teacher's prompt for each term. response: y in the teacher's tokens."""
         bare = TeacherPrompt(self.encoder.prompt_ids(example.prompt), "none")
         shown = self._demonstrated(example, bare, response) if self.terms else bare
         return {term: shown if term in self.terms else bare for term in ("off_policy", "on_policy")}
@@ -153,14 +158,19 @@ class TeacherSide:
             left = f"demonstration cut to {parts} of {found} parts" if parts else "taught without a demonstration"
             self.ledger.count(f"{left}: longer than the teacher's room", example.language, str(example.origin))
 
-    def check_pieces(self, response: list[int], example: Example) -> None:
-        """Refuse a response with a piece that the teacher lacks."""
-        if alien := [i for i in response if i >= self.pieces]:
+    def read(self, encoded: Encoded) -> Reading | None:
+        """y as the teacher reads it; None where it reads the student's own ids. Counts text that a tokenizer loses."""
+        response, example = encoded.response_ids, encoded.example
+        if alien := self.vocabulary.unread(response):
             raise VocabularyMismatch(
-                f"{example.origin}: the response has piece {alien[0]:,}, which only the student has (the shared "
-                f"vocabulary ends at {self.pieces:,}). Leave the row out, or choose a teacher with the student's "
-                "tokenizer."
+                f"{example.origin}: the response has piece {alien[0]:,}, which only the student has "
+                f"(verbalizer.vocabulary.mapping: {self.vocabulary.mapping}). Leave the row out, set the mapping to "
+                "align, or choose a teacher with the student's tokenizer."
             )
+        reading = self.vocabulary.read(response)
+        for loss in self.vocabulary.losses(example.response, response, cut=encoded.truncated):
+            self.ledger.count(f"response of which {loss}", example.language, str(example.origin))
+        return reading
 
 
 @dataclass(frozen=True)

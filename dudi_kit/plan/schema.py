@@ -30,12 +30,36 @@ class ModelSource(Strict):
     """As in the recipe; None is the tokenizer's own."""
 
 
+class TaughtShare(Strict):
+    """Response tokens of the student in the training rows of a language, by what the teacher can say of them."""
+
+    full: float
+    """Share with a distribution of the next piece."""
+
+    span: float
+    """Share inside spans, of which the likelihoods are compared."""
+
+    none: float
+    """Share on which the teacher has no word."""
+
+
 class PlannedVocabulary(Strict):
     """The decided vocabulary mapping."""
 
-    mapping: Literal["shared"]
+    mapping: Literal["shared", "remap", "align"]
     size: int
+    """Pieces that both sides have."""
+
+    student_rows: int
+    """Embedding rows of the student."""
+
     reason: str
+    meets: Literal["exact", "project"]
+    overrides: list[tuple[int, int]]
+    """(teacher piece, student piece) of the recipe's overrides."""
+
+    coverage: dict[str, TaughtShare]
+    """By language."""
 
 
 class PlannedLabels(Strict):

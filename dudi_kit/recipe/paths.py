@@ -37,6 +37,7 @@ PATH_FIELDS: tuple[tuple[Path, Callable[[str, FilePath], bool]], ...] = (
     (("verbalizer", "demonstration", "template"), _always),
     (("verbalizer", "demonstration", "template", "*"), _always),
     (("verbalizer", "vocabulary", "label_words"), _always),
+    (("verbalizer", "vocabulary", "overrides"), _always),
     (("teacher", "model"), _if_folder),
     (("teacher", "tokenizer"), _if_folder),
     (("student", "model"), _if_folder),

@@ -1,7 +1,11 @@
 """Recipe sections → the functions of the signals room. One line for each variant; losses never see a recipe."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from dudi_kit.recipe.schema.signals import (
     JSD,
@@ -21,6 +25,12 @@ from dudi_kit.signals.divergences import (
     skew_reverse_kl,
     with_temperature,
 )
+from dudi_kit.signals.meeting import Buckets, Meet, meeting_of
+from dudi_kit.signals.spans import SpanLogprobs, sampled_reverse_kl, two_outcomes
+from dudi_kit.verbalizer.vocabulary.meeting import Meeting
+
+SpanRule = Callable[[SpanLogprobs], Tensor]
+"""Likelihoods of spans on both sides → a value for each, in nats."""
 
 OF_TEACHER = frozenset({"off_policy", "on_policy"})
 """Signals that ask the teacher."""
@@ -34,10 +44,31 @@ DIVERGENCES: dict[type, Callable[[Any], Divergence]] = {
 }
 
 
+def bare_divergence_of(signal: TokenSignal) -> Divergence:
+    """The divergence of a token signal, at temperature 1."""
+    return DIVERGENCES[type(signal.divergence)](signal.divergence)
+
+
 def divergence_of(signal: TokenSignal) -> Divergence:
     """The divergence of a token signal, at its temperature."""
-    bare = DIVERGENCES[type(signal.divergence)](signal.divergence)
+    bare = bare_divergence_of(signal)
     return bare if signal.temperature == 1 else with_temperature(bare, signal.temperature)
+
+
+def on_samples(signal: TokenSignal) -> SpanRule:
+    """How spans of the student's own samples are compared: the reverse KL by sampling, any other as `off_samples`."""
+    return sampled_reverse_kl if isinstance(signal.divergence, ReverseKL) else off_samples(signal)
+
+
+def off_samples(signal: TokenSignal) -> SpanRule:
+    """How spans of the corpus are compared."""
+    return partial(two_outcomes, bare_divergence_of(signal))
+
+
+def tensors_of(meeting: Meeting) -> Meet:
+    """The maps of the vocabulary mapping as a function of logits."""
+    student, teacher = (Buckets(*map(torch.from_numpy, side)) for side in meeting.sides())
+    return meeting_of(student, teacher)
 
 
 def active_weights(signals: Signals) -> dict[str, float]:

@@ -113,7 +113,7 @@ class Loop:
         student = self.accelerator.unwrap_model(self.models.student)
         rollouts = self.sampler.sample(student, rows, step) if self.objective.needs_rollouts else [None] * len(rows)
         # Rows of like length share a micro-batch, so that little is padded; the global mean does not depend on it.
-        pairs = sorted((Pair(row, rollout) for row, rollout in zip(rows, rollouts, strict=True)), key=_tokens)
+        pairs = sorted((self.objective.pair(*item) for item in zip(rows, rollouts, strict=True)), key=_tokens)
         counts = self._global_counts(pairs)
         set_learning_rate(self.optimizer, learning_rate(self.recipe.training, step, self.plan.steps))
         parts = list(batched(pairs, self.plan.micro_batch_size))
@@ -243,9 +243,14 @@ def _not_finite(by_language: dict[str, float]) -> list[str]:
 
 def _tokens(pair: Pair) -> int:
     """The most that any model reads of a pair."""
-    row, rollout = pair
+    row, rollout, reading = pair
     prompt = max(len(ids) for ids in (row.prompt, *row.teacher_prompts.values()))
-    return prompt + max(len(row.response), len(rollout.ids) if rollout else 0)
+    responses = [
+        row.response,
+        rollout.ids if rollout else [],
+        *(heard.ids for heard in (row.reading, reading) if heard),
+    ]
+    return prompt + max(map(len, responses))
 
 
 def batched(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:

@@ -21,11 +21,12 @@ from dudi_kit.recipe.schema.training import Rollouts
 class Sampler:
     """Samples a rollout for each row."""
 
-    def __init__(self, settings: Rollouts, *, stops: Stops, pieces: int, seed: int) -> None:
-        """pieces: only ids below this may be sampled: those that the teacher has too, or that are no padded rows."""
+    def __init__(self, settings: Rollouts, *, stops: Stops, sayable_V: Tensor, seed: int) -> None:
+        """sayable_V: bool, the pieces that may be sampled: those that the teacher can read, or that are no padded rows;
+        ids beyond its end may not."""
         self.settings = settings
         self.stops = stops
-        self.pieces = pieces
+        self.sayable_V = sayable_V
         self.seed = seed
 
     def sample(self, model: PreTrainedModel, rows: Sequence[Row], step: int) -> list[Continuation]:
@@ -39,7 +40,7 @@ class Sampler:
         )
 
     def _processors(self, rows: Sequence[Row], step: int) -> list[LogitsProcessor]:
-        allowed = [OnlyBelow(self.pieces)]
+        allowed = [Only(self.sayable_V)]
         if self.settings.temperature == 0:
             return allowed
         nucleus = [TopPLogitsWarper(self.settings.top_p)] if self.settings.top_p < 1 else []
@@ -53,15 +54,17 @@ class Sampler:
         return torch.from_numpy(np.stack(numbers))
 
 
-class OnlyBelow(LogitsProcessor):
-    """Never say a piece that the other side of the shared vocabulary lacks, nor a padded row."""
+class Only(LogitsProcessor):
+    """Never say a piece that the teacher can't read, nor a padded row."""
 
-    def __init__(self, pieces: int) -> None:
-        self.pieces = pieces
+    def __init__(self, sayable_V: Tensor) -> None:
+        self.never = (~sayable_V).nonzero().squeeze(-1)
+        self.known = len(sayable_V)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: D102 – transformers' interface
-        beyond = torch.arange(min(self.pieces, scores.shape[1]), scores.shape[1], device=scores.device)
-        return scores.index_fill(1, beyond, -torch.inf)
+        inside = self.never[self.never < scores.shape[1]]
+        beyond = torch.arange(min(self.known, scores.shape[1]), scores.shape[1])
+        return scores.index_fill(1, torch.cat([inside, beyond]).to(scores.device), -torch.inf)
 
 
 class Temperature(LogitsProcessor):

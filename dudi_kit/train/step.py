@@ -7,7 +7,7 @@ weight is not computed, and a side or a model that no signal needs is not read.
 Shape suffixes: B rows of one side, R response columns, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -18,16 +18,29 @@ from dudi_kit.data.batches import Batch, join
 from dudi_kit.models.generation import Continuation
 from dudi_kit.models.reading import frozen_response_logits, response_logits
 from dudi_kit.plan.rows import Row
-from dudi_kit.recipe.schema.signals import Signals
+from dudi_kit.recipe.schema.signals import Signals, TokenSignal
 from dudi_kit.recipe.schema.verbalizer import Term
 from dudi_kit.signals.divergences import Divergence
 from dudi_kit.signals.likelihood import dft_signal, sft_signal
 from dudi_kit.signals.logprobs import token_logprobs
+from dudi_kit.signals.meeting import Meet
 from dudi_kit.signals.result import SignalResult, Sums
 from dudi_kit.signals.sequence import PairLogprobs, sequence_signal
 from dudi_kit.signals.token import token_signal
-from dudi_kit.train.builders import OF_TEACHER, active_weights, divergence_of
+from dudi_kit.train.builders import (
+    OF_TEACHER,
+    SpanRule,
+    active_weights,
+    bare_divergence_of,
+    divergence_of,
+    off_samples,
+    on_samples,
+    tensors_of,
+)
+from dudi_kit.train.facing import Compared, FacingSignal
 from dudi_kit.verbalizer.label_words.mass import LabelMass, move_label_mass
+from dudi_kit.verbalizer.vocabulary.mapping import MappedVocabulary
+from dudi_kit.verbalizer.vocabulary.reading import Reading
 
 ON_CORPUS = frozenset({"sequence", "off_policy", "sft", "dft"})
 """Signals that read the corpus response y."""
@@ -41,6 +54,8 @@ class Pair(NamedTuple):
 
     row: Row
     rollout: Continuation | None
+    reading: Reading | None = None
+    """The rollout as the teacher reads it; None where it reads the student's own ids, or there is no rollout."""
 
     def response(self, term: Term) -> list[int]:
         """y for the off-policy term, ỹ for the on-policy one."""
@@ -48,6 +63,10 @@ class Pair(NamedTuple):
             return self.row.response
         assert self.rollout is not None, "a signal on rollouts is active, so rollouts were sampled"
         return self.rollout.ids
+
+    def read_by_teacher(self, term: Term) -> Reading | None:
+        """How the teacher reads y or ỹ; None where it reads the student's own ids."""
+        return self.row.reading if term == "off_policy" else self.reading
 
 
 class Models(NamedTuple):
@@ -87,6 +106,12 @@ class Readings:
     reference: Sides
     """log π_ref of each response token in nats: [B, R]."""
 
+    response_ids: Sides
+    """The student's tokens: [B, R]."""
+
+    readings: Mapping[Term, Sequence[Reading]]
+    """How the teacher read each row; empty where it read the student's own ids."""
+
 
 @dataclass(frozen=True)
 class Padding:
@@ -99,20 +124,32 @@ class Padding:
 class Objective:
     """Computes the active signals of a micro-batch."""
 
-    def __init__(self, signals: Signals, *, padding: Padding, pieces: int | None, with_labels: bool = False) -> None:
-        """pieces: size of the shared vocabulary, to which both sides' logits are cut; None without a teacher.
+    def __init__(
+        self,
+        signals: Signals,
+        *,
+        padding: Padding,
+        pieces: int | None,
+        mapped: MappedVocabulary | None = None,
+        context: int | None = None,
+        with_labels: bool = False,
+    ) -> None:
+        """One of: pieces, the size of the shared vocabulary, to which both sides' logits are cut; mapped, where the
+        two vocabularies differ. Neither without a teacher. context: longest input of the teacher in tokens, for samples
+        that are longer in its tokens than in the student's.
 
         with_labels: some training row declares its set of label words.
         """
-        self.with_labels = with_labels
+        self.context, self.with_labels = context, with_labels
         self.weights = active_weights(signals)
-        self.padding, self.pieces = padding, pieces
+        self.padding, self.pieces, self.mapped = padding, pieces, mapped
         self.terms: dict[str, Callable[[Readings], SignalResult]] = {
             "sequence": lambda read: sequence_signal(
                 _pair_sums(read.policy), _pair_sums(read.reference), beta=signals.sequence.beta
             ),
             "off_policy": _off_policy(divergence_of(signals.off_policy), pieces),
             "on_policy": _on_policy(divergence_of(signals.on_policy), pieces),
+            **(_between_vocabularies(signals, mapped) if mapped else {}),
             "sft": lambda read: sft_signal(read.policy.corpus, read.mask.corpus),
             "dft": lambda read: dft_signal(read.policy.corpus, read.mask.corpus),
         }
@@ -122,11 +159,22 @@ class Objective:
         """Some active signal reads ỹ."""
         return bool(ON_ROLLOUT & self.weights.keys())
 
+    def pair(self, row: Row, rollout: Continuation | None) -> Pair:
+        """A row with its sample, read by the teacher where its tokens differ."""
+        if self.mapped is None or rollout is None or "on_policy" not in self.weights:
+            return Pair(row, rollout)
+        reading = self.mapped.read(rollout.ids)
+        if self.context is not None:
+            reading = reading.within(self.context - len(row.teacher_prompts["on_policy"]))
+        return Pair(row, rollout, reading)
+
     def counts(self, pairs: Sequence[Pair]) -> dict[str, int]:
         """Valid items of each active signal, tokens or pairs. Known before any model is asked."""
         corpus = sum(len(pair.row.response) for pair in pairs)
-        rollout = sum(len(pair.rollout.ids) for pair in pairs if pair.rollout)
-        items = {"sequence": len(pairs), "off_policy": corpus, "on_policy": rollout, "sft": corpus, "dft": corpus}
+        items = {"sequence": len(pairs), "sft": corpus, "dft": corpus}
+        for term in ("off_policy", "on_policy"):
+            if term in self.weights:
+                items[term] = sum(_taught_tokens(pair, term) for pair in pairs)
         return {name: items[name] for name in self.weights}
 
     def __call__(self, models: Models, pairs: Sequence[Pair]) -> dict[str, SignalResult]:
@@ -154,6 +202,8 @@ class Objective:
             label_mass=label_mass,
             policy=_split(_logprobs(logits, batch) if with_logprobs else logits.new_zeros(0), corpus_rows),
             reference=_split(reference, corpus_rows),
+            response_ids=_split(batch.response_ids_BR, corpus_rows),
+            readings=self._readings(pairs),
         )
 
     def _terms_read_by_student(self) -> list[Term]:
@@ -161,11 +211,23 @@ class Objective:
         sides: list[tuple[Term, frozenset[str]]] = [("off_policy", ON_CORPUS), ("on_policy", ON_ROLLOUT)]
         return [term for term, readers in sides if readers & self.weights.keys()]
 
+    def _readings(self, pairs: Sequence[Pair]) -> dict[Term, list[Reading]]:
+        found: dict[Term, list[Reading]] = {}
+        for term in self._terms_of_teacher() if self.mapped else ():
+            readings = [pair.read_by_teacher(term) for pair in pairs]
+            found[term] = [reading for reading in readings if reading is not None]
+            assert len(found[term]) == len(pairs), "every response has been read"
+        return found
+
+    def _terms_of_teacher(self) -> list[Term]:
+        terms: tuple[Term, ...] = ("off_policy", "on_policy")
+        return [term for term in terms if term in self.weights]
+
     def _teacher_logits(self, models: Models, pairs: Sequence[Pair]) -> tuple[Sides, dict[str, LabelMass]]:
-        terms: list[Term] = [term for term in ("off_policy", "on_policy") if term in self.weights]
+        terms = self._terms_of_teacher()
         if models.teacher is None or not terms:
             return _split(torch.zeros(0), 0), {}
-        inputs = [(pair.row.teacher_prompts[term], pair.response(term)) for term in terms for pair in pairs]
+        inputs = [(pair.row.teacher_prompts[term], _teacher_ids(pair, term)) for term in terms for pair in pairs]
         batch = self._join(inputs, self.padding.teacher, models)
         logits = frozen_response_logits(models.teacher, batch)
         sides = _split(logits[..., : self.pieces], len(pairs) if "off_policy" in terms else 0)
@@ -178,7 +240,9 @@ class Objective:
         moves = [pair.row.labels for pair in pairs]
         rows = len(pairs)
         return {
-            term: move_label_mass(logits[i * rows : (i + 1) * rows], moves, [pair.response(term) for pair in pairs])
+            term: move_label_mass(
+                logits[i * rows : (i + 1) * rows], moves, [_teacher_ids(pair, term) for pair in pairs]
+            )
             for i, term in enumerate(terms)
         }
 
@@ -192,6 +256,17 @@ class Objective:
         device = next(models.student.parameters()).device
         prompts, responses = zip(*inputs, strict=True)
         return join(prompts, responses, pad_id=pad_id).to(device)
+
+
+def _teacher_ids(pair: Pair, term: Term) -> list[int]:
+    reading = pair.read_by_teacher(term)
+    return pair.response(term) if reading is None else reading.ids
+
+
+def _taught_tokens(pair: Pair, term: Term) -> int:
+    """Student tokens on which the teacher has a word."""
+    reading = pair.read_by_teacher(term)
+    return len(pair.response(term)) if reading is None else reading.alignment.tokens - reading.alignment.untaught
 
 
 def _logprobs(logits_BRV: Tensor, batch: Batch) -> Tensor:
@@ -235,3 +310,32 @@ def _token_signal(
     """
     width = teacher_BRV.shape[1]
     return token_signal(student_BRV[:, :width, :pieces], teacher_BRV, mask_BR[:, :width], divergence)
+
+
+def _facing(signal: TokenSignal, spans: SpanRule, meet: Meet) -> FacingSignal:
+    return FacingSignal(bare_divergence_of(signal), signal.temperature, spans, meet)
+
+
+def _between_vocabularies(signals: Signals, mapped: MappedVocabulary) -> dict[str, Callable[[Readings], SignalResult]]:
+    """Both token signals where teacher and student have different pieces."""
+    meet = tensors_of(mapped.meeting)
+    off = _facing(signals.off_policy, off_samples(signals.off_policy), meet)
+    on = _facing(signals.on_policy, on_samples(signals.on_policy), meet)
+    return {
+        "off_policy": lambda read: off(
+            Compared(
+                read.student_logits.corpus,
+                read.teacher_logits.corpus,
+                read.response_ids.corpus,
+                read.readings["off_policy"],
+            )
+        ),
+        "on_policy": lambda read: on(
+            Compared(
+                read.student_logits.rollout,
+                read.teacher_logits.rollout,
+                read.response_ids.rollout,
+                read.readings["on_policy"],
+            )
+        ),
+    }

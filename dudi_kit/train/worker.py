@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
@@ -39,6 +40,7 @@ from dudi_kit.train.loop import Loop
 from dudi_kit.train.progress import training_progress
 from dudi_kit.train.rollouts import Sampler
 from dudi_kit.train.step import Models, Objective, Padding
+from dudi_kit.verbalizer.vocabulary.mapping import MappedVocabulary, SharedVocabulary
 
 
 def train(run: RunDir, *, resume: bool) -> None:
@@ -58,14 +60,18 @@ def train(run: RunDir, *, resume: bool) -> None:
 def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator, progress: Any) -> Loop:
     """Load the models, put the student into the engine, and bring all parts of the loop together."""
     student_side = Encoder(load_tokenizer(str(run.tokenizer)), who="student")
-    teaching = teaching_of(plan)
+    teaching = teaching_of(plan, run, student_side)
     made = planned_rows(run, recipe, plan, student_side, teaching)
+    vocabulary = teaching.vocabulary if teaching else None
     objective = Objective(
         recipe.signals,
         padding=Padding(student_side.pad_id, teaching.encoder.pad_id if teaching else student_side.pad_id),
-        pieces=plan.vocabulary.size if plan.vocabulary else None,
+        pieces=vocabulary.size if isinstance(vocabulary, SharedVocabulary) else None,
+        mapped=vocabulary if isinstance(vocabulary, MappedVocabulary) else None,
+        context=teaching.context if teaching else None,
         with_labels=bool(plan.labels),
     )
+    pieces = vocabulary.sayable_V if vocabulary else np.ones(len(student_side.tokenizer), dtype=bool)
     # The teacher first: while a GGUF is unpacked it takes a multiple of its size, and the student is not there yet.
     device = accelerator.device
     teacher = freeze(_load(plan.teacher, who="teacher", device=device)) if plan.teacher and teaching else None
@@ -84,7 +90,7 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         sampler=Sampler(
             recipe.rollouts,
             stops=Stops(student_side.stop_ids, student_side.pad_id),
-            pieces=plan.vocabulary.size if plan.vocabulary else len(student_side.tokenizer),
+            sayable_V=torch.from_numpy(pieces),
             seed=recipe.training.seed,
         ),
         rows=made.rows,

@@ -185,17 +185,17 @@ def test_training_makes_the_rows_of_the_plan_from_the_answers_and_refuses_to_do_
     run.asked.write_text(good_answers(prepared))
     stage = replace(build_chain(load_recipe(prepared.recipe).recipe, prepared.recipe, prepared.out), run=run)
     asked = asked_of(stage)
-    student, teaching = sides_of(stage)
     examples = training_examples(stage.recipe, Ledger(), asked)
+    student, teaching = sides_of(stage, examples)
     room = teacher_room(stage.recipe, teaching)
     rows = training_rows(stage.recipe, examples, student, teaching, room, Ledger(), asked).rows
-    assert worker.planned_rows(run, stage.recipe, plan, student, teaching_of(plan)).rows == rows
+    assert worker.planned_rows(run, stage.recipe, plan, student, teaching_of(plan, run, student)).rows == rows
     assert teaching is not None
     read = [teaching.encoder.tokenizer.decode(row.teacher_prompts["on_policy"]) for row in rows]
     assert sum("Under the table." in text for text in read) == 8
     run.asked.unlink()
     with pytest.raises(RunDirectoryError, match="lacks 8 texts that the teacher has to write before training"):
-        worker.planned_rows(run, stage.recipe, plan, student, teaching_of(plan))
+        worker.planned_rows(run, stage.recipe, plan, student, teaching_of(plan, run, student))
 
 
 def test_responses_of_a_teacher_are_asked_once_for_the_cold_start_and_what_follows(

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from dudi_kit.data.encode import Encoder
 from dudi_kit.data.ledger import Ledger
+from dudi_kit.data.tokenizers import load_tokenizer
 from dudi_kit.errors import DataError, ModelError, RecipeError, VocabularyMismatch
 from dudi_kit.models import loading
 from dudi_kit.plan.build import build_plan, teaching_of
@@ -95,12 +97,13 @@ def test_a_plan_survives_the_way_through_its_file(tmp_path: Path) -> None:
 def test_training_finds_the_teachers_side_in_the_plan(tmp_path: Path) -> None:
     plan, stage, _ = planned(with_models(tmp_path))
     write_plan(stage.run, plan)
-    teaching = teaching_of(read_plan(stage.run))
+    student = Encoder(load_tokenizer(str(stage.run.tokenizer)), who="student")
+    teaching = teaching_of(read_plan(stage.run), stage.run, student)
     assert teaching is not None
     assert plan.vocabulary is not None
     assert (teaching.vocabulary.size, teaching.vocabulary.reason) == (plan.vocabulary.size, plan.vocabulary.reason)
     assert (teaching.context, teaching.source) == (512, plan.teacher)
-    assert teaching_of(plan.model_copy(update={"teacher": None})) is None
+    assert teaching_of(plan.model_copy(update={"teacher": None}), stage.run, student) is None
 
 
 def test_a_plan_is_the_same_every_time(tmp_path: Path) -> None:
@@ -236,7 +239,7 @@ def test_max_tokens_over_the_teachers_context_does_not_lift_it(tmp_path: Path) -
 
 def test_a_response_with_a_piece_that_the_teacher_lacks_is_refused_with_row_and_piece(tmp_path: Path) -> None:
     """Student and teacher agree on the teacher's pieces, and the student has one more."""
-    file = with_models(tmp_path)
+    file = with_models(tmp_path, verbalizer__vocabulary__mapping="shared")
     longer = tokenizer()
     extra = len(longer)
     longer.add_tokens(["ฮะฮะ"])
@@ -252,10 +255,28 @@ def test_a_response_with_a_piece_that_the_teacher_lacks_is_refused_with_row_and_
     assert "only the student has" in said
 
 
-def test_tokenizers_of_two_families_are_refused(tmp_path: Path) -> None:
+def test_a_teacher_with_another_tokenizer_is_aligned_and_its_coverage_stands_in_the_plan(tmp_path: Path) -> None:
     other = tokenizer(["entirely different words with other pairs of letters"] * 3)
-    file = with_models(tmp_path, teacher={"made": other})
-    with pytest.raises(VocabularyMismatch, match=r"have different tokenizers: piece \d+ is .* `mapping: align`"):
+    plan, stage, _ = planned(with_models(tmp_path, teacher={"made": other}))
+    assert plan.vocabulary is not None
+    assert plan.vocabulary.mapping == "align"
+    assert plan.vocabulary.coverage.keys() == {"en", "id", "th"}
+    for shares in plan.vocabulary.coverage.values():
+        assert shares.full + shares.span == pytest.approx(1)
+        assert 0 < shares.full < 1
+    assert any(notice.startswith("share of response tokens with the teacher's distribution") for notice in plan.notices)
+    write_plan(stage.run, plan)
+    student = Encoder(load_tokenizer(str(stage.run.tokenizer)), who="student")
+    teaching = teaching_of(read_plan(stage.run), stage.run, student)
+    assert teaching is not None
+    assert teaching.vocabulary.mapping == "align"
+    assert teaching.vocabulary.size == plan.vocabulary.size
+
+
+def test_tokenizers_of_two_families_are_refused_where_the_recipe_asks_for_one(tmp_path: Path) -> None:
+    other = tokenizer(["entirely different words with other pairs of letters"] * 3)
+    file = with_models(tmp_path, teacher={"made": other}, verbalizer__vocabulary__mapping="shared")
+    with pytest.raises(VocabularyMismatch, match=r"have different tokenizers: piece \d+ is .* to auto, remap or align"):
         planned(file)
 
 

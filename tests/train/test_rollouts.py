@@ -35,7 +35,12 @@ def rows(prompts: list[list[int]] = PROMPTS) -> list[Row]:
 
 
 def sampler(seed: int = 0, pieces: int = 10**6, **settings: Any) -> Sampler:
-    return Sampler(Rollouts(**{"max_new_tokens": 12, **settings}), stops=STOPS, pieces=pieces, seed=seed)
+    return Sampler(
+        Rollouts(**{"max_new_tokens": 12, **settings}),
+        stops=STOPS,
+        sayable_V=torch.ones(pieces, dtype=torch.bool),
+        seed=seed,
+    )
 
 
 def next_distribution(model: Any, prompt: list[int], temperature: float = 1.0) -> Tensor:

@@ -20,6 +20,7 @@ from dudi_kit.recipe.languages import LANGUAGES
 from dudi_kit.recipe.schema.data import Data
 from dudi_kit.recipe.schema.verbalizer import Demonstration
 from dudi_kit.verbalizer.demonstration import Demonstrator
+from dudi_kit.verbalizer.vocabulary.mapping import SharedVocabulary
 from tests.data.tiny import chatml_tokenizer
 
 
@@ -318,7 +319,7 @@ def made(
             terms,
             room=room,
             context=context,
-            pieces=10_000,
+            vocabulary=SharedVocabulary(10_000, ""),
             ledger=ledger,
         )
     data = Data(train={"a": {"builtin": "train"}}, max_length=2_000)  # type: ignore[dict-item]

@@ -24,6 +24,8 @@ def _files(recipe: Recipe) -> Iterator[tuple[Path, str]]:
         yield from (((*path, language), file) for language, file in templates.items())
     elif templates is not None:
         yield path, templates
+    if recipe.verbalizer.vocabulary.overrides is not None:
+        yield ("verbalizer", "vocabulary", "overrides"), recipe.verbalizer.vocabulary.overrides
 
 
 def files_are_there(recipe: Recipe) -> Iterator[Complaint]:

@@ -7,14 +7,15 @@ from dudi_kit.recipe.diagnostics import Path
 from dudi_kit.recipe.schema import Recipe
 
 
-def mapping_is_available(recipe: Recipe) -> Iterator[Complaint]:
-    """Teachers with other tokenizers come later."""
-    mapping = recipe.verbalizer.vocabulary.mapping
-    if mapping in ("remap", "align"):
-        path = ("verbalizer", "vocabulary", "mapping")
-        message = f"{mapping!r} is not available in this version, only 'shared'"
-        hint = "teacher and student must have the same pieces; 'auto' looks whether they do"
-        yield Complaint(path, "not-available", message, hint)
+def vocabulary_keys_fit_the_mapping(recipe: Recipe) -> Iterator[Complaint]:
+    """Keys that a named mapping would ignore are refused; under `auto` they speak for the case that they are needed."""
+    vocabulary = recipe.verbalizer.vocabulary
+    ignored = {"shared": {"overrides", "meets", "min_coverage", "below"}, "remap": {"meets"}}
+    for key in sorted(ignored.get(vocabulary.mapping, set()) & vocabulary.model_fields_set):
+        path = ("verbalizer", "vocabulary", key)
+        message = f"{key!r} has no effect under the mapping {vocabulary.mapping!r}"
+        needs = (("verbalizer", "vocabulary", "mapping"),)
+        yield Complaint(path, "no-effect", message, "remove it, or set mapping to auto or align", needs, at_key=True)
 
 
 def label_words_are_declared(recipe: Recipe) -> Iterator[Complaint]:
@@ -50,7 +51,7 @@ def rollouts_fit(recipe: Recipe) -> Iterator[Complaint]:
 
 
 RULES: tuple[Rule, ...] = (
-    mapping_is_available,
+    vocabulary_keys_fit_the_mapping,
     label_words_are_declared,
     some_signal_is_on,
     rollouts_fit,

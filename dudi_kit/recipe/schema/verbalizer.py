@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from dudi_kit.recipe.languages import LANGUAGES
-from dudi_kit.recipe.schema.base import Count, Seed, Strict, Text, known_language
+from dudi_kit.recipe.schema.base import Count, Probability, Seed, Strict, Text, known_language
 from dudi_kit.recipe.schema.data import TextByLanguage
 
 DemonstrationLanguage = Annotated[
@@ -54,7 +54,25 @@ class Vocabulary(Strict):
     """How teacher probabilities over its pieces become probabilities over the student's."""
 
     mapping: Literal["auto", "shared", "remap", "align"] = "auto"
-    """`shared`: same pieces, same ids, padded rows cut. `auto` picks and says why."""
+    """`shared`: same pieces, same ids, padded rows cut. `remap`: the same pieces under other ids. `align`: different
+    tokenizers; the teacher reads its own tokens of the same text, and both tokenisations are cut at their common byte
+    boundaries. `auto` looks at the tokenizers and at the recipe's rows, picks, and says why."""
+
+    meets: Literal["exact", "project"] = "project"
+    """Under `align`, which teacher pieces a student piece is compared with. `exact`: those of equal bytes; `project`:
+    the mass of a longer teacher piece also goes to the student's first piece of its bytes, where that is certain. All
+    else is one bucket. `project` fits held-out text better in nearly every language (benchmarks/vocabulary.md)."""
+
+    overrides: Text | None = None
+    """YAML file, teacher piece → student piece, that corrects the mapping: the teacher's mass on the one is said with
+    the other. Pieces are named by their text, so that one file serves many tokenizers."""
+
+    min_coverage: Probability = 0.9
+    """Least share of a language's response tokens on which the teacher must have a word, a distribution or a span
+    score."""
+
+    below: Literal["error", "warn"] = "error"
+    """What the plan does with a language below `min_coverage`: refuse, or say so and go on."""
 
     label_words: Text | None = None
     """File of label words of your own (set → label → language → words), beside those that ship; a set of the same name

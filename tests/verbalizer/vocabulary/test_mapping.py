@@ -3,14 +3,19 @@
 import pytest
 
 from dudi_kit.errors import VocabularyMismatch
-from dudi_kit.verbalizer.vocabulary import Speaker, decide
+from dudi_kit.verbalizer.vocabulary.mapping import SharedVocabulary, Speaker, shared
 
 PIECES = ["<eos>", "<end>", "a", "b", "ab", "ba"]
 
 
 def speaker(name: str, pieces: list[str] | dict[str, int], rows: int | None = None, end: int = 1) -> Speaker:
     table = pieces if isinstance(pieces, dict) else {piece: i for i, piece in enumerate(pieces)}
-    return Speaker(name, table, rows if rows is not None else len(table), end)
+    # Whether two sides are shared is seen in their pieces: no tokenizer is asked.
+    return Speaker(name, table, rows if rows is not None else len(table), end, (end,), None, lambda text: [])  # type: ignore[arg-type]
+
+
+def decide(student: Speaker, teacher: Speaker, mapping: str) -> SharedVocabulary:
+    return shared(student, teacher, mapping)
 
 
 def test_the_same_tokenizer_is_shared_whole_and_nothing_is_cut() -> None:
@@ -55,16 +60,15 @@ def test_the_shared_vocabulary_is_inside_both_models(student_rows: int, teacher_
     assert found.size == min(student_rows, teacher_rows, len(PIECES))
 
 
-def test_another_order_of_pieces_is_refused_with_the_first_that_differs_and_the_keys_to_come() -> None:
+def test_another_order_of_pieces_is_not_shared_and_the_first_that_differs_is_named_with_the_keys_to_set() -> None:
     swapped = ["<eos>", "<end>", "a", "ab", "b", "ba"]
     with pytest.raises(VocabularyMismatch) as caught:
-        decide(speaker("student", PIECES), speaker("org/teacher", swapped), "auto")
+        decide(speaker("student", PIECES), speaker("org/teacher", swapped), "shared")
     said = str(caught.value)
-    assert said.startswith("verbalizer.vocabulary.mapping: auto: ")
+    assert said.startswith("verbalizer.vocabulary.mapping: shared: ")
     assert "teacher org/teacher and the student have different tokenizers" in said
     assert "piece 3 is 'ab' for the teacher and 'b' for the student" in said
-    assert "`mapping: remap`" in said
-    assert "`mapping: align`" in said
+    assert "to auto, remap or align" in said
     assert "choose a teacher of the student's family" in said
 
 

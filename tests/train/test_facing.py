@@ -1,0 +1,253 @@
+"""Token signals between two vocabularies, through the whole objective, in fp64."""
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from dudi_kit.data.chat import resolve_template
+from dudi_kit.data.encode import Encoder
+from dudi_kit.data.example import Turn
+from dudi_kit.models.generation import Continuation
+from dudi_kit.plan.rows import Row
+from dudi_kit.recipe.schema.signals import Signals
+from dudi_kit.signals.objective import combine
+from dudi_kit.train.builders import tensors_of
+from dudi_kit.train.facing import facing
+from dudi_kit.train.step import Models, Objective, Padding, Pair
+from dudi_kit.verbalizer.vocabulary.mapping import MappedVocabulary, Speaker, Wish, decide
+from tests.small import ROWS, tokenizer
+
+PADDED = 8
+"""Embedding rows beyond the tokenizer's pieces."""
+
+KINDS: list[dict[str, Any]] = [
+    {"type": "reverse_kl"},
+    {"type": "forward_kl"},
+    {"type": "jsd", "beta": 0.3},
+    {"type": "skew_forward_kl"},
+    {"type": "skew_reverse_kl"},
+]
+
+
+def permuted(made: Any, order: Sequence[int]) -> Any:
+    """The same tokenizer, its piece i under the id order[i]."""
+    described = json.loads(made.backend_tokenizer.to_str())
+    described["model"]["vocab"] = {piece: order[i] for piece, i in described["model"]["vocab"].items()}
+    for token in described["added_tokens"]:
+        token["id"] = order[token["id"]]
+    described["added_tokens"].sort(key=lambda token: token["id"])
+    other = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(described)), eos_token=made.eos_token, pad_token=made.pad_token
+    )
+    resolve_template(other, "chatml", who="teacher")
+    return other
+
+
+def speaker(encoder: Encoder, rows: int) -> Speaker:
+    pieces = encoder.tokenizer.get_vocab()
+    return Speaker(
+        encoder.who, pieces, rows, encoder.end_of_turn_id, encoder.stop_ids, encoder.tokenizer, encoder.text_ids
+    )
+
+
+def model(rows: int, seed: int) -> Any:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=rows, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.4,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).double().eval()
+
+
+class Bench:
+    """A student and a teacher with their tokenizers, and rows with a sample for each."""
+
+    def __init__(self, order: Sequence[int] | None = None) -> None:
+        made = tokenizer()
+        self.size = len(made)
+        other = made if order is None else permuted(made, order)
+        self.student, self.teacher = Encoder(made, who="student"), Encoder(other, who="teacher")
+        rows = self.size + PADDED
+        learner, master = model(rows, 1), model(rows, 2).requires_grad_(False)
+        if order is not None:
+            master = self._permuted(master, order)
+        self.models = Models(learner, master, None)
+
+    def _permuted(self, master: Any, order: Sequence[int]) -> Any:
+        moved = copy.deepcopy(master)
+        with torch.no_grad():
+            for matrix, old in ((moved.model.embed_tokens, master.model.embed_tokens), (moved.lm_head, master.lm_head)):
+                matrix.weight[torch.tensor(order)] = old.weight[: self.size]
+        return moved
+
+    def decided(self, mapping: str) -> Any:
+        rows = self.size + PADDED
+        texts = [row["response"] for row in ROWS]
+        return decide(speaker(self.student, rows), speaker(self.teacher, rows), Wish(mapping), texts)  # type: ignore[arg-type]
+
+    def gradient(self, mapping: str, signals: dict[str, Any], temperature: float = 1.0) -> tuple[Tensor, list[Tensor]]:
+        """Loss and gradient of the whole objective."""
+        joint = self.decided(mapping)
+        mapped = joint if isinstance(joint, MappedVocabulary) else None
+        off = {"sequence": {"weight": 0}, "off_policy": {"weight": 0}, "on_policy": {"weight": 0}}
+        objective = Objective(
+            Signals.model_validate(off | signals),
+            padding=Padding(self.student.pad_id, self.teacher.pad_id),
+            pieces=None if mapped else joint.size,
+            mapped=mapped,
+        )
+        pairs = [self._pair(i, row, joint, objective) for i, row in enumerate(ROWS)]
+        loss = combine(objective(self.models, pairs), objective.weights, objective.counts(pairs))
+        return loss.detach(), list(torch.autograd.grad(loss, list(self.models.student.parameters())))
+
+    def _pair(self, i: int, row: dict[str, str], joint: Any, objective: Objective) -> Pair:
+        response = self.student.response_ids(row["response"])
+        turns = [Turn("user", row["prompt"])]
+        prompts = {term: self.teacher.prompt_ids(turns) for term in ("off_policy", "on_policy")}
+        item = Row(
+            i, row["language"], "mine", self.student.prompt_ids(turns), response, prompts, reading=joint.read(response)
+        )  # type: ignore[arg-type]
+        # The tokenizer's own tokens of another text; every third one was cut.
+        sample = self.student.response_ids(ROWS[(i + 5) % len(ROWS)]["response"])
+        cut = i % 3 == 0
+        return objective.pair(item, Continuation(sample[:-2] if cut else sample, ended=not cut))
+
+
+def assert_same(a: tuple[Tensor, list[Tensor]], b: tuple[Tensor, list[Tensor]]) -> None:
+    assert a[0] > 0.1
+    torch.testing.assert_close(a[0], b[0], rtol=1e-6, atol=1e-6)
+    for mine, theirs in zip(a[1], b[1], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def same() -> Bench:
+    return Bench()
+
+
+@pytest.fixture(scope="module")
+def shuffled() -> Bench:
+    size = len(tokenizer())
+    return Bench(torch.randperm(size, generator=torch.Generator().manual_seed(3)).tolist())
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind["type"])
+@pytest.mark.parametrize("term", ["off_policy", "on_policy"])
+def test_align_with_two_identical_tokenizers_is_shared(same, term, kind):
+    signals = {term: {"weight": 1, "divergence": kind}}
+    assert_same(same.gradient("align", signals), same.gradient("shared", signals))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind["type"])
+@pytest.mark.parametrize("term", ["off_policy", "on_policy"])
+@pytest.mark.parametrize("mapping", ["remap", "align"])
+def test_a_teacher_with_permuted_ids_is_shared(same, shuffled, mapping, term, kind):
+    signals = {term: {"weight": 1, "divergence": kind}}
+    assert_same(shuffled.gradient(mapping, signals), same.gradient("shared", signals))
+
+
+def test_a_temperature_is_applied_before_pieces_are_put_together(same):
+    signals = {"on_policy": {"weight": 1, "temperature": 2.0}}
+    assert_same(same.gradient("align", signals), same.gradient("shared", signals))
+
+
+def test_auto_finds_the_permutation(shuffled, same):
+    assert shuffled.decided("auto").mapping == "remap"
+    assert same.decided("auto").mapping == "shared"
+
+
+class Coarse(Bench):
+    """A teacher with a tokenizer of its own, so that there are spans and positions that do not face their like."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        other = tokenizer(["Kucing itu di bawah meja. The cat แมวอยู่ใต้"] * 4)
+        self.teacher = Encoder(other, who="teacher")
+        self.models = Models(self.models.student, model(len(other) + PADDED, 2).requires_grad_(False), None)
+
+    def decided(self, mapping: str) -> Any:
+        sides = speaker(self.student, self.size + PADDED), speaker(self.teacher, len(self.teacher.tokenizer) + PADDED)
+        return decide(*sides, Wish(mapping), [row["response"] for row in ROWS])  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def coarse() -> Coarse:
+    return Coarse()
+
+
+def by_hand(bench: Coarse, term: str) -> float:
+    """The mean over taught tokens, one row and one token at a time: what predicts token t is what was said at t−1."""
+    joint, total, count = bench.decided("align"), 0.0, 0
+    objective = Objective(signals_of(term), padding=Padding(0, 0), pieces=None, mapped=joint)
+    meet = tensors_of(joint.meeting)
+    for i, row in enumerate(ROWS):
+        pair = bench._pair(i, row, joint, objective)
+        response, reading = pair.response(term), pair.read_by_teacher(term)  # type: ignore[arg-type]
+        assert reading is not None
+        mine = predictions(bench.models.student, pair.row.prompt, response)
+        theirs = predictions(bench.models.teacher, pair.row.teacher_prompts[term], reading.ids)  # type: ignore[index]
+        paired, spans, _ = reading.alignment
+        for s, t in paired.tolist():
+            student, teacher = meet.student(mine[s][None]), meet.teacher(theirs[t][None])
+            total += float(kl_of(student[0].softmax(-1), teacher[0].softmax(-1)))
+        for s0, s1, t0, t1 in spans.tolist():
+            said = sum(float(mine[s].log_softmax(-1)[response[s]]) for s in range(s0, s1))
+            heard = sum(float(theirs[t].log_softmax(-1)[reading.ids[t]]) for t in range(t0, t1))
+            p, q = math.exp(said), math.exp(heard)
+            total += said - heard if term == "on_policy" else p * (said - heard) + (1 - p) * math.log((1 - p) / (1 - q))
+            count += s1 - s0
+        count += len(paired)
+    return total / count
+
+
+def predictions(asked: Any, prompt: list[int], response: list[int]) -> Tensor:
+    logits = asked(input_ids=torch.tensor([prompt + response])).logits[0]
+    return logits[len(prompt) - 1 : len(prompt) - 1 + len(response)].detach()
+
+
+def kl_of(p: Tensor, q: Tensor) -> Tensor:
+    return (p * (p / q).log()).sum()
+
+
+def signals_of(term: str) -> Signals:
+    off = {"sequence": {"weight": 0}, "off_policy": {"weight": 0}, "on_policy": {"weight": 0}}
+    return Signals.model_validate(off | {term: {"weight": 1}})
+
+
+@pytest.mark.parametrize("term", ["off_policy", "on_policy"])
+def test_two_tokenizers_by_hand(coarse, term):
+    loss, gradient = coarse.gradient("align", {term: {"weight": 1}})
+    assert float(loss) == pytest.approx(by_hand(coarse, term), rel=1e-6)
+    assert max(part.abs().max() for part in gradient) > 1e-4
+
+
+def test_a_planted_shift_of_the_teachers_columns_is_another_loss(coarse, monkeypatch):
+    true = coarse.gradient("align", {"off_policy": {"weight": 1}})[0]
+
+    def shifted(*arguments: Any) -> Any:
+        faces = facing(*arguments)
+        column = faces.teacher_column_BR
+        return faces._replace(teacher_column_BR=torch.where(column > 0, column - 1, column))
+
+    monkeypatch.setattr("dudi_kit.train.facing.facing", shifted)
+    assert abs(coarse.gradient("align", {"off_policy": {"weight": 1}})[0] - true) > 1e-3
+
+
+def test_the_count_is_of_the_tokens_that_the_teacher_has_a_word_on(coarse):
+    joint = coarse.decided("align")
+    objective = Objective(signals_of("on_policy"), padding=Padding(0, 0), pieces=None, mapped=joint)
+    pairs = [coarse._pair(i, row, joint, objective) for i, row in enumerate(ROWS)]
+    result = objective(coarse.models, pairs)["on_policy"]
+    assert objective.counts(pairs)["on_policy"] == int(result.count_B.sum())
+    shares = {name: result.metrics[f"coverage_{name}"] for name in ("full", "span")}
+    tokens = sum(len(pair.response("on_policy")) for pair in pairs)
+    assert sum(float(share.total_B.sum()) for share in shares.values()) == result.count_B.sum() <= tokens
+    assert all(share.count_B.sum() == tokens for share in shares.values())
