@@ -43,8 +43,11 @@ class RecipeCommand(TyperCommand):
         """Run the command; every way to fail has its exit code."""
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
+        except (typer.Exit, typer.TyperException, BrokenPipeError):
             raise
+        except typer.Abort:  # Ctrl-C or Ctrl-D at a question
+            console.fail("interrupted")
+            raise typer.Exit(Exit.INTERRUPTED) from None
         except (Exception, KeyboardInterrupt) as error:
             text, code = _failure(error)
             console.fail(text)

@@ -64,7 +64,7 @@ def look_at(recipes: Sequence[str], overrides: "Overrides") -> "list[Looked]":
     looked = look(files, overrides)
     for source in (opened(recipe, overrides) for recipe in recipes if is_reference(recipe)):
         for each in look([source.file], overrides, source.root):
-            address = Path(str(each.file).replace(f"{source.root}/", source.base, 1))
+            address = each.file.replace(f"{source.root}/", source.base, 1)
             looked.append(replace(each, file=address, findings=source.told(each.findings)))
     return looked
 

@@ -109,11 +109,13 @@ def choose(seen: Seen, wanted: Wanted) -> list[Row]:
         row for row in drawn if wanted.language in (None, row.language) and wanted.dataset in (None, row.dataset)
     ]
     if not fitting:
-        there = sorted({f"{row.language} of {row.dataset}" for row in drawn})
+        there = sorted({f"{row.language} ({row.dataset})" for row in drawn})
         asked = [
             f"{key} {value}" for key, value in (("language", wanted.language), ("dataset", wanted.dataset)) if value
         ]
-        raise RecipeError(f"no training row of {' and '.join(asked)}. There are rows of {', '.join(there)}.")
+        raise RecipeError(
+            f"no training row of {' and '.join(asked)}. There are {', '.join(there)}: language (dataset)."
+        )
     random.Random(wanted.seed).shuffle(fitting)  # noqa: S311 – it only picks what people look at
     by_language: dict[str, list[Row]] = {}
     for row in fitting:

@@ -39,6 +39,10 @@ class Telling(NamedTuple):
         return f"{self.key}: {self.value or '…'}"
 
 
+EXTENDS = "extends"
+"""A key of recipe files, but of no `Recipe`: it is gone once a file is loaded."""
+
+
 @dataclass
 class Trace:
     """Where a location leads."""

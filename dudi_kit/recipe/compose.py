@@ -13,6 +13,7 @@ from pathlib import Path as FilePath
 from typing import NamedTuple
 
 from dudi_kit.recipe import gate
+from dudi_kit.recipe.anatomy import EXTENDS
 from dudi_kit.recipe.confine import REASON, is_address, is_inside
 from dudi_kit.recipe.diagnostics import COMMAND_LINE, Finding, InvalidRecipeError, Path, Problem
 from dudi_kit.recipe.paths import DATASETS, is_plain_file
@@ -110,8 +111,9 @@ def merge(parent: Node, child: Node, path: Path = ()) -> Node:
 def read_file(path: FilePath) -> str:
     """The text of a recipe file; raises InvalidRecipeError with one finding."""
     if not is_plain_file(path):
-        reason = "this is a folder" if os.path.isdir(path) else "no such file"
-        raise _file_problem(path, "missing-file", reason, "")
+        if os.path.isdir(path):
+            raise _file_problem(path, "missing-file", "this is a folder", f"name its files, as in {path}/*.yaml")
+        raise _file_problem(path, "missing-file", "no file" if path.exists() else "no such file", "")
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
@@ -140,7 +142,7 @@ def _read_chain(path: FilePath, above: tuple[FilePath, ...], root: FilePath | No
     whole = Composition(_mapping(reading, source), source, reading.findings, [path.resolve()])
     gate.admit(whole.root)
     assert isinstance(whole.root.value, dict)
-    extends = whole.root.value.pop("extends", None)
+    extends = whole.root.value.pop(EXTENDS, None)
     if extends is None:
         return whole
     parent = _read_parent(path, extends, above, root)
@@ -164,7 +166,7 @@ def _mapping(reading: Reading, source: Source) -> Node:
 
 def _read_parent(path: FilePath, extends: Node, above: tuple[FilePath, ...], root: FilePath | None) -> Composition:
     def refuse(code: str, message: str, hint: str = "") -> InvalidRecipeError:
-        return InvalidRecipeError([extends.place.finding(Problem(("extends",), code, message, hint))])
+        return InvalidRecipeError([extends.place.finding(Problem((EXTENDS,), code, message, hint))])
 
     if not isinstance(extends.value, str) or not extends.value:
         raise refuse("wrong-type", "one path expected", "write 'extends: base.yaml', relative to this file")

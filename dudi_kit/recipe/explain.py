@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dudi_kit.recipe.anatomy import Branch, branches, homes, keys, telling
+from dudi_kit.recipe.anatomy import EXTENDS, Branch, branches, homes, keys, telling
 from dudi_kit.recipe.diagnostics import listed, nearest
 from dudi_kit.recipe.emit import inline, yaml_lines
 from dudi_kit.recipe.origins import Origin, origin
-from dudi_kit.recipe.publish import json_schema
+from dudi_kit.recipe.publish import PARTIAL, json_schema
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.sentences import SYNONYMS
 from dudi_kit.recipe.yaml_nodes import Source, lines_of, read_yaml
@@ -85,6 +85,8 @@ class _Spot(NamedTuple):
 def explain(path: str) -> Explanation:
     """About a dotted path, in which `*` may stand for any name; '' is the recipe itself. Raises UnknownPathError."""
     parts = tuple(part for part in path.split(".") if part)
+    if parts == (EXTENDS,):
+        return _extends()
     here, spots = [Branch(None, Recipe)], list[_Spot]()
     for at, part in enumerate(parts):
         spots = [_Spot(branch, part, found[part]) for branch in here if part in (found := _keys(branch))]
@@ -94,6 +96,13 @@ def explain(path: str) -> Explanation:
             raise _unknown(parts[: at + 1], here)
         here = below
     return Explanation(".".join(parts), _facts(spots), origin(parts), list(_variants(here)), _example(parts, spots))
+
+
+def _extends() -> Explanation:
+    """Of the one key that is gone before there is a `Recipe`."""
+    node = json_schema()["definitions"][f"{PARTIAL}Recipe"]["properties"][EXTENDS]
+    facts = Facts("", _sentence(node), "not set", node["description"])
+    return Explanation(EXTENDS, [facts], Origin(), [], [f"{EXTENDS}: base.yaml"])
 
 
 def _keys(branch: Branch) -> dict[str, FieldInfo]:
@@ -108,6 +117,7 @@ def _items(branch: Branch) -> list[Branch]:
 def _unknown(parts: tuple[str, ...], here: list[Branch]) -> UnknownPathError:
     *above, last = parts
     known = list(dict.fromkeys(key for branch in here for key in _keys(branch)))
+    known += [] if above else [EXTENDS]
     meant = SYNONYMS.get(last, last)
     near = meant if meant in known else nearest(last, known)
     elsewhere = [f"{place}.{meant}".lstrip(".") for place in homes(meant)]

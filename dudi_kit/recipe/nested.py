@@ -25,8 +25,8 @@ DEEPEST = 10
 class Looked:
     """A recipe file and what is wrong with it."""
 
-    file: FilePath
-    """As the user wrote it, or would have."""
+    file: str
+    """Its path or address, as the user wrote it, or would have."""
 
     checked: Checked
     findings: tuple[Finding, ...]
@@ -77,7 +77,7 @@ def _look(
         ):  # that it is missing, `checks.files` has said
             below.append(_as_written(named, file))
     found = [checked.tree.locate(problem) for problem in closing if checked.tree]
-    yield Looked(file, checked, (*checked.findings, *found))
+    yield Looked(str(file), checked, (*checked.findings, *found))
     for other in below:
         yield from _look(other, (), chain, seen, root)
 

@@ -7,10 +7,11 @@ leave out what its parent says, and write null for what it takes away; hence two
 import json
 from typing import Any
 
+from dudi_kit.recipe.anatomy import EXTENDS
 from dudi_kit.recipe.schema import Recipe
 
 PARTIAL = "Partial"
-EXTENDS = {
+EXTENDS_SCHEMA = {
     "type": "string",
     "minLength": 1,
     "description": "A parent recipe, relative to this file. Mappings merge, lists and scalars replace, null removes.",
@@ -33,12 +34,12 @@ def json_schema() -> dict[str, Any]:
     definitions = schema.pop("definitions")
     whole = {**definitions, "Recipe": schema}
     partial = {PARTIAL + name: _partial(definition) for name, definition in whole.items()}
-    partial[f"{PARTIAL}Recipe"]["properties"] = {"extends": EXTENDS, **partial[f"{PARTIAL}Recipe"]["properties"]}
+    partial[f"{PARTIAL}Recipe"]["properties"] = {EXTENDS: EXTENDS_SCHEMA, **partial[f"{PARTIAL}Recipe"]["properties"]}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "dudi-kit recipe, version 1",
         "type": "object",
-        "if": {"required": ["extends"]},
+        "if": {"required": [EXTENDS]},
         "then": {"$ref": f"#/definitions/{PARTIAL}Recipe"},
         "else": {"$ref": "#/definitions/Recipe"},
         "definitions": {**whole, **partial},

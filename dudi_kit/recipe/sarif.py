@@ -7,12 +7,13 @@ from urllib.parse import quote
 
 from dudi_kit import __version__
 from dudi_kit.recipe.codes import CODES
+from dudi_kit.recipe.confine import is_address
 from dudi_kit.recipe.diagnostics import COMMAND_LINE, Finding
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
-def sarif(findings: Iterable[tuple[FilePath, Finding]]) -> dict[str, Any]:
+def sarif(findings: Iterable[tuple[str, Finding]]) -> dict[str, Any]:
     """One run with these findings, each with the recipe that it was found in.
 
     What is wrong in the command line has no file of its own: it is shown at the recipe's first line.
@@ -35,12 +36,12 @@ def _rule(code: str) -> dict[str, Any]:
     }
 
 
-def _result(recipe: FilePath, finding: Finding, rule: int) -> dict[str, Any]:
+def _result(recipe: str, finding: Finding, rule: int) -> dict[str, Any]:
     start = finding.column
     region = {"startLine": finding.line, "startColumn": start, "endColumn": start + finding.width}
     if not finding.line:
         region = {"startLine": 1}
-    file = recipe if finding.file == COMMAND_LINE else FilePath(finding.file)
+    file = recipe if finding.file == COMMAND_LINE else finding.file
     return {
         "ruleId": finding.code,
         "ruleIndex": rule,
@@ -50,6 +51,9 @@ def _result(recipe: FilePath, finding: Finding, rule: int) -> dict[str, Any]:
     }
 
 
-def _uri(file: FilePath) -> str:
+def _uri(name: str) -> str:
     """Relative to where the command was called, as code scanning wants it; absolute where the file was named so."""
+    if is_address(name):
+        return name
+    file = FilePath(name)
     return file.as_uri() if file.is_absolute() else quote(file.as_posix())

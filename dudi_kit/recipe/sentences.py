@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from dudi_kit.recipe.anatomy import Telling, Trace, choices, homes, keys, telling, trace
+from dudi_kit.recipe.anatomy import EXTENDS, Telling, Trace, choices, homes, keys, telling, trace
 from dudi_kit.recipe.diagnostics import Path, Problem, listed, nearest, shown
+from dudi_kit.recipe.schema import Recipe
 
 EXPECTED = {
     "string_type": "text",
@@ -51,7 +52,7 @@ SYNONYMS = {
 
 TRUE_WORDS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
-MOST_KEYS_LISTED = 14
+MOST_KEYS_LISTED = 15
 
 
 class Mistake(NamedTuple):
@@ -143,6 +144,7 @@ def _value_at(values: Any, path: Path) -> Any:
 
 def _known_keys(mistake: Mistake) -> list[str]:
     owner = list(keys(mistake.trace.owner)) if mistake.trace.owner else []
+    owner += [EXTENDS] if mistake.trace.owner is Recipe else []
     marks = [mark.key for variant in mistake.trace.variants if (mark := telling(variant))]
     return list(dict.fromkeys([*owner, *marks]))
 

@@ -140,6 +140,13 @@ def test_recipes_that_it_names_are_confined_too(site: Site) -> None:
     assert "error[outside] teacher.recipe: '/etc/u.yaml' lies outside the recipe's folder" in result.stderr
 
 
+def test_verdicts_name_the_address(site: Site) -> None:
+    site.put(x=f"name: x\nteacher: {{recipe: t.yaml}}\n{TAIL}", t=f"name: t\nteacher: {{recipe: /etc/u.yaml}}\n{TAIL}")
+    said = call("validate", f"{site.address}/x.yaml").stderr
+    assert f"✓ {site.address}/x.yaml\n" in said
+    assert f"✗ {site.address}/t.yaml: 1 error" in said
+
+
 def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret.csv").touch()
     root = tmp_path / "root"
@@ -281,7 +288,7 @@ def test_without_a_terminal_a_reference_runs_only_with_yes(site: Site, started: 
     assert hashlib.sha256(RECIPE.encode()).hexdigest() in result.stderr
 
 
-@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 130), ("", 1)])
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 130), ("", 130)])
 def test_in_a_terminal_the_plan_comes_before_the_question(
     site: Site, started: list[Any], monkeypatch: pytest.MonkeyPatch, answer: str, code: int
 ) -> None:

@@ -105,6 +105,7 @@ def test_types_in_words(path: str, kind: str) -> None:
         ("lr", "did you mean 'training.learning_rate'?"),
         ("training.zzz.x", "training has epochs, steps"),
         ("zzz", "a recipe has version, requires, name"),
+        ("extnds", "did you mean 'extends'?"),
         ("training.seed.x", "training.seed has no keys"),
     ],
 )
@@ -112,6 +113,12 @@ def test_unknown_paths_get_the_nearest(path: str, hint: str) -> None:
     with pytest.raises(UnknownPathError) as unknown:
         explain(path)
     assert unknown.value.hint.startswith(hint)
+
+
+def test_the_key_that_no_loaded_recipe_has_is_explained_too() -> None:
+    told = explain("extends")
+    assert (told.facts[0].type, told.facts[0].default, told.example) == ("text", "not set", ["extends: base.yaml"])
+    assert "Mappings merge" in told.facts[0].meaning
 
 
 def test_every_origin_is_of_a_field_that_exists() -> None:

@@ -17,9 +17,9 @@ MAKERS = {"Problem", "Complaint", "refuse", "note", "stop", "_file_problem"}
 """What is called with a code, the first of its texts."""
 
 
-def found(**changes: Any) -> tuple[Path, Finding]:
+def found(**changes: Any) -> tuple[str, Finding]:
     facts = {"file": "recipes/a b.yaml", "line": 5, "column": 12, "code": "unknown-key", "path": "training.sede"}
-    return Path("recipes/a b.yaml"), Finding(**(facts | {"message": "no such key", "width": 4} | changes))
+    return "recipes/a b.yaml", Finding(**(facts | {"message": "no such key", "width": 4} | changes))
 
 
 def test_a_finding_becomes_a_result_with_rule_file_and_region() -> None:
@@ -56,6 +56,11 @@ def test_absolute_files_become_file_uris_and_no_finding_an_empty_run() -> None:
     place = sarif([found(file="/a/ü.yaml")])["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
     assert place["artifactLocation"] == {"uri": "file:///a/%C3%BC.yaml"}
     assert sarif([])["runs"][0]["results"] == []
+
+
+def test_addresses_stay_as_they_are() -> None:
+    place = sarif([found(file="https://a.org/x.yaml")])["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"] == {"uri": "https://a.org/x.yaml"}
 
 
 def codes_in(file: Path) -> Iterator[str]:

@@ -79,6 +79,7 @@ class LabelsColumn(Strict):
     """The label set of each row stands in a column; rows with another text there declare none."""
 
     column: Text
+    """The column's name."""
 
 
 RowLabels = Annotated[
