@@ -56,6 +56,12 @@ PACKAGES = (
     "peft",
     "datasets",
     "numpy",
+    "gguf",
+    "safetensors",
+    "jinja2",
+    "scikit-learn",
+    "sacrebleu",
+    "scipy",
 )
 
 

@@ -2,10 +2,13 @@
 
 import sys
 
+from dudi_kit.errors import Exit
 from dudi_kit.noise import hush
 
 if __name__ == "__main__":
-    hush()
-    from dudi_kit.train.worker import main
-
+    try:
+        hush()
+        from dudi_kit.train.worker import main
+    except KeyboardInterrupt:  # while torch is imported, which takes seconds
+        sys.exit(Exit.INTERRUPTED)
     sys.exit(main(sys.argv[1:]))

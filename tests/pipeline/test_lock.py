@@ -69,7 +69,8 @@ def test_the_lock_holds_every_file_as_sha256sum_prints_it(locked: Path) -> None:
 
 def test_the_lock_names_versions_stages_and_how_each_model_reads(locked: Path, tmp_path: Path) -> None:
     lock = lock_in(locked)
-    assert lock["packages"]["transformers"] == metadata.version("transformers")
+    for package in ("transformers", "gguf", "sacrebleu"):  # trains, unpacks weights, scores
+        assert lock["packages"][package] == metadata.version(package)
     assert (lock["recipe_version"], lock["python"]) == (1, f"{sys.version_info.major}.{sys.version_info.minor}")
     assert set(lock["shipped"]) >= {"code", "corpus", "data/templates/chatml.jinja", "verbalizer/templates/th.jinja"}
     assert list(lock["stages"]) == ["teacher", "start", "student"]
