@@ -281,3 +281,7 @@ def test_validate_imports_no_torch(recipe: Path) -> None:
     )
     lines = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split("\n")
     assert lines[-3:-1] == ["exit 1", "[]"]
+
+
+def test_a_folder_without_recipes_says_how_to_get_one(tmp_path: Path) -> None:
+    assert "dudi-kit init" in " ".join(call("list", str(tmp_path)).stderr.split())

@@ -116,7 +116,7 @@ def list_recipes(
     prints.cards(cards)
     prints.runs(shelf.runs(sorted({card.output for card in cards} | {Path("outputs")})))
     if not cards:
-        console.notice(f"no recipes in {' or '.join(map(str, folders))}")
+        console.notice(f"no recipes in {' or '.join(map(str, folders))}; dudi-kit init writes one")
 
 
 @command("migrate", Panel.RECIPES)

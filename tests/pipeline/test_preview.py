@@ -170,7 +170,7 @@ def test_what_is_not_there_is_told_with_what_is(folder: Path) -> None:
     result = call("preview", folder / "student.yaml", "-l", "my", "-d", "rows")
     assert result.exit_code == 1
     assert "no training row of language my and dataset rows" in result.stderr
-    assert "en of rows, id of rows, th of rows" in result.stderr
+    assert "en (rows), id (rows), th (rows)" in result.stderr
 
 
 def test_a_row_without_a_demonstration_says_why(folder: Path) -> None:
