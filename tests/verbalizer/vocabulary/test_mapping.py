@@ -1,9 +1,15 @@
 """Which pieces teacher and student share, or the sentence that says why there is no such thing."""
 
+from typing import Any
+
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from dudi_kit.errors import VocabularyMismatch
-from dudi_kit.verbalizer.vocabulary.mapping import SharedVocabulary, Speaker, shared
+from dudi_kit.verbalizer.vocabulary.mapping import SharedVocabulary, Speaker, Wish, shared
+from dudi_kit.verbalizer.vocabulary.mapping import decide as decide_mapping
+from tests.verbalizer.vocabulary import tiny
+from tests.verbalizer.vocabulary.tiny import BYTES, fast
 
 PIECES = ["<eos>", "<end>", "a", "b", "ab", "ba"]
 
@@ -98,3 +104,21 @@ def test_an_end_of_turn_that_the_teachers_model_has_no_row_for_is_refused() -> N
     late = ["a", "b", "ab", "<end>"]
     with pytest.raises(VocabularyMismatch, match="<end>"):
         decide(speaker("student", late, end=3), speaker("teacher", late, 3, end=3), "auto")
+
+
+def test_the_same_pieces_and_ids_with_other_merges_are_aligned_and_not_shared() -> None:
+    """`abc` is ab·c to the one and a·bc to the other; each would read the other's tokens as it never has."""
+
+    def merging(*merges: tuple[str, str]) -> Any:
+        vocabulary = {piece: i for i, piece in enumerate([*BYTES, "ab", "bc"])}
+        made = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        made.decoder = decoders.ByteLevel()
+        return tiny.speaker(fast(made))
+
+    one, other = merging(("a", "b"), ("b", "c")), merging(("b", "c"), ("a", "b"))
+    assert one.pieces == other.pieces
+    texts = ["abc", "cab", "aabcc"]
+    assert decide_mapping(one, one, Wish("auto"), texts).mapping == "shared"
+    assert decide_mapping(one, other, Wish("auto"), texts).mapping == "align"
+    assert decide_mapping(one, other, Wish("auto"), ["cab", "bca"]).mapping == "shared"
