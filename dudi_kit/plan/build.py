@@ -36,11 +36,11 @@ from dudi_kit.plan.rows import Row, RowMaker, TeacherSide, TrainingRows, mixed, 
 from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedLabels
 from dudi_kit.plan.shape import shape_of
 from dudi_kit.plan.vocabulary import coverage_notices, join, planned, rejoin, speaker
-from dudi_kit.recipe.derive import reading_terms
+from dudi_kit.recipe.derive import drawn_as_compared, reading_terms
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import GivenTokenizer, PretrainedStudent, ScratchStudent, TeacherModel
-from dudi_kit.recipe.schema.signals import Signals
+from dudi_kit.recipe.schema.signals import ReverseKL, Signals
 from dudi_kit.verbalizer.demonstration import Demonstrator
 from dudi_kit.verbalizer.label_words.files import label_sets
 from dudi_kit.verbalizer.label_words.words import LabelWords, check_declared
@@ -406,5 +406,19 @@ def _notices(recipe: Recipe, teaching: Teaching | None, ledger: Ledger) -> list[
     asked, runs = recipe.deepspeed.stage, engine_stage(recipe)
     stage = f"deepspeed.stage: {asked} runs as {runs}: from there on DeepSpeed adds up bf16 gradients in fp32"
     mapping = [teaching.vocabulary.reason] if teaching else []
+    spans = [_SPANS_OF_SAMPLES] if teaching and _samples_are_no_estimate(recipe, teaching.vocabulary) else []
     idle = [f"dataset {name}: not read, its weight is 0" for name, d in recipe.data.train.items() if d.weight == 0]
-    return [*mapping, *([stage] if runs != asked else []), *idle, *ledger.lines()]
+    return [*mapping, *spans, *([stage] if runs != asked else []), *idle, *ledger.lines()]
+
+
+_SPANS_OF_SAMPLES = (
+    "signals.on_policy: spans are compared as 'this text or another', as on the corpus; their likelihoods alone would be "
+    "biased, since rollouts are drawn at another temperature than the signal's, or cut by top_p"
+)
+
+
+def _samples_are_no_estimate(recipe: Recipe, vocabulary: JointVocabulary) -> bool:
+    """A reverse KL of spans was asked for, and the samples are not of the distribution that it is of."""
+    signal = recipe.signals.on_policy
+    asked = vocabulary.mapping == "align" and signal.weight > 0 and isinstance(signal.divergence, ReverseKL)
+    return asked and not drawn_as_compared(signal, recipe.rollouts)

@@ -41,6 +41,11 @@ def cold_start_recipe(recipe: Recipe) -> Recipe:
     )
 
 
+def drawn_as_compared(signal: TokenSignal, rollouts: Rollouts) -> bool:
+    """Whether samples are drawn from the distribution that the signal compares: only then their mean is unbiased."""
+    return rollouts.temperature == signal.temperature and rollouts.top_p == 1
+
+
 def tokenizer_is_teachers(student: Student) -> bool:
     """Whether the student takes its tokenizer from the teacher."""
     return (

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dudi_kit.recipe.derive import drawn_as_compared
 from dudi_kit.recipe.schema.signals import (
     JSD,
     ForwardKL,
@@ -16,6 +17,7 @@ from dudi_kit.recipe.schema.signals import (
     SkewReverseKL,
     TokenSignal,
 )
+from dudi_kit.recipe.schema.training import Rollouts
 from dudi_kit.signals.divergences import (
     Divergence,
     forward_kl,
@@ -55,9 +57,13 @@ def divergence_of(signal: TokenSignal) -> Divergence:
     return bare if signal.temperature == 1 else with_temperature(bare, signal.temperature)
 
 
-def on_samples(signal: TokenSignal) -> SpanRule:
-    """How spans of the student's own samples are compared: the reverse KL by sampling, any other as `off_samples`."""
-    return sampled_reverse_kl if isinstance(signal.divergence, ReverseKL) else off_samples(signal)
+def on_samples(signal: TokenSignal, rollouts: Rollouts) -> SpanRule:
+    """How spans of the student's own samples are compared: the reverse KL by sampling, any other as `off_samples`.
+
+    So too where the samples were drawn at another temperature, or cut by top_p: a sampled KL would be biased.
+    """
+    sampled = isinstance(signal.divergence, ReverseKL) and drawn_as_compared(signal, rollouts)
+    return sampled_reverse_kl if sampled else off_samples(signal)
 
 
 def off_samples(signal: TokenSignal) -> SpanRule:

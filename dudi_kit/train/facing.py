@@ -7,6 +7,7 @@ V vocabulary, S spans.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +78,8 @@ class FacingSignal:
     """Of logits over the same buckets, at temperature 1."""
 
     temperature: float
+    """Both models' logits are divided by it, for distributions and likelihoods alike."""
+
     spans: Callable[[SpanLogprobs], Tensor]
     """Compares the likelihoods of spans."""
 
@@ -112,8 +115,9 @@ class FacingSignal:
         student_BRV, teacher_BQV, ids_BR, readings = compared
         teacher_ids_BQ = _teacher_ids(readings, teacher_BQV)
         number = len(faces.row_S)
-        mine = token_logprobs(student_BRV, ids_BR, faces.student_span_BR >= 0)
-        theirs = token_logprobs(teacher_BQV, teacher_ids_BQ, faces.teacher_span_BQ >= 0)
+        logprobs = partial(token_logprobs, temperature=self.temperature)
+        mine = logprobs(student_BRV, ids_BR, faces.student_span_BR >= 0)
+        theirs = logprobs(teacher_BQV, teacher_ids_BQ, faces.teacher_span_BQ >= 0)
         value_S = self.spans(
             SpanLogprobs(
                 sum_spans(mine, faces.student_span_BR, number), sum_spans(theirs, faces.teacher_span_BQ, number)

@@ -19,6 +19,7 @@ from dudi_kit.models.generation import Continuation
 from dudi_kit.models.reading import frozen_response_logits, response_logits
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.signals import Signals, TokenSignal
+from dudi_kit.recipe.schema.training import Rollouts
 from dudi_kit.recipe.schema.verbalizer import Term
 from dudi_kit.signals.divergences import Divergence
 from dudi_kit.signals.likelihood import dft_signal, sft_signal
@@ -131,11 +132,12 @@ class Objective:
         padding: Padding,
         pieces: int | None,
         mapped: MappedVocabulary | None = None,
+        rollouts: Rollouts | None = None,
         context: int | None = None,
         with_labels: bool = False,
     ) -> None:
         """One of: pieces, the size of the shared vocabulary, to which both sides' logits are cut; mapped, where the
-        two vocabularies differ. Neither without a teacher. context: longest input of the teacher in tokens, for samples
+        two vocabularies differ. Neither without a teacher. rollouts: how samples are drawn; default: as by default. context: longest input of the teacher in tokens, for samples
         that are longer in its tokens than in the student's.
 
         with_labels: some training row declares its set of label words.
@@ -149,7 +151,7 @@ class Objective:
             ),
             "off_policy": _off_policy(divergence_of(signals.off_policy), pieces),
             "on_policy": _on_policy(divergence_of(signals.on_policy), pieces),
-            **(_between_vocabularies(signals, mapped) if mapped else {}),
+            **(_between_vocabularies(signals, mapped, rollouts or Rollouts()) if mapped else {}),
             "sft": lambda read: sft_signal(read.policy.corpus, read.mask.corpus),
             "dft": lambda read: dft_signal(read.policy.corpus, read.mask.corpus),
         }
@@ -316,11 +318,13 @@ def _facing(signal: TokenSignal, spans: SpanRule, meet: Meet) -> FacingSignal:
     return FacingSignal(bare_divergence_of(signal), signal.temperature, spans, meet)
 
 
-def _between_vocabularies(signals: Signals, mapped: MappedVocabulary) -> dict[str, Callable[[Readings], SignalResult]]:
+def _between_vocabularies(
+    signals: Signals, mapped: MappedVocabulary, rollouts: Rollouts
+) -> dict[str, Callable[[Readings], SignalResult]]:
     """Both token signals where teacher and student have different pieces."""
     meet = tensors_of(mapped.meeting)
     off = _facing(signals.off_policy, off_samples(signals.off_policy), meet)
-    on = _facing(signals.on_policy, on_samples(signals.on_policy), meet)
+    on = _facing(signals.on_policy, on_samples(signals.on_policy, rollouts), meet)
     return {
         "off_policy": lambda read: off(
             Compared(

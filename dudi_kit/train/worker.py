@@ -68,6 +68,7 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         padding=Padding(student_side.pad_id, teaching.encoder.pad_id if teaching else student_side.pad_id),
         pieces=vocabulary.size if isinstance(vocabulary, SharedVocabulary) else None,
         mapped=vocabulary if isinstance(vocabulary, MappedVocabulary) else None,
+        rollouts=recipe.rollouts,
         context=teaching.context if teaching else None,
         with_labels=bool(plan.labels),
     )

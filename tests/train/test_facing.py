@@ -18,6 +18,7 @@ from dudi_kit.data.example import Turn
 from dudi_kit.models.generation import Continuation
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.signals import Signals
+from dudi_kit.recipe.schema.training import Rollouts
 from dudi_kit.signals.objective import combine
 from dudi_kit.train.builders import tensors_of
 from dudi_kit.train.facing import facing
@@ -93,7 +94,9 @@ class Bench:
         texts = [row["response"] for row in ROWS]
         return decide(speaker(self.student, rows), speaker(self.teacher, rows), Wish(mapping), texts)  # type: ignore[arg-type]
 
-    def gradient(self, mapping: str, signals: dict[str, Any], temperature: float = 1.0) -> tuple[Tensor, list[Tensor]]:
+    def gradient(
+        self, mapping: str, signals: dict[str, Any], rollouts: Rollouts | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """Loss and gradient of the whole objective."""
         joint = self.decided(mapping)
         mapped = joint if isinstance(joint, MappedVocabulary) else None
@@ -103,6 +106,7 @@ class Bench:
             padding=Padding(self.student.pad_id, self.teacher.pad_id),
             pieces=None if mapped else joint.size,
             mapped=mapped,
+            rollouts=rollouts,
         )
         pairs = [self._pair(i, row, joint, objective) for i, row in enumerate(ROWS)]
         loss = combine(objective(self.models, pairs), objective.weights, objective.counts(pairs))
@@ -183,8 +187,11 @@ def coarse() -> Coarse:
     return Coarse()
 
 
-def by_hand(bench: Coarse, term: str) -> float:
-    """The mean over taught tokens, one row and one token at a time: what predicts token t is what was said at t−1."""
+def by_hand(bench: Coarse, term: str, temperature: float = 1.0, *, sampled: bool = True) -> float:
+    """The mean over taught tokens, one row and one token at a time: what predicts token t is what was said at t−1.
+
+    sampled: the samples are an estimate, so that on-policy log π − log T of a span is all that is needed.
+    """
     joint, total, count = bench.decided("align"), 0.0, 0
     objective = Objective(signals_of(term), padding=Padding(0, 0), pieces=None, mapped=joint)
     meet = tensors_of(joint.meeting)
@@ -192,8 +199,8 @@ def by_hand(bench: Coarse, term: str) -> float:
         pair = bench._pair(i, row, joint, objective)
         response, reading = pair.response(term), pair.read_by_teacher(term)  # type: ignore[arg-type]
         assert reading is not None
-        mine = predictions(bench.models.student, pair.row.prompt, response)
-        theirs = predictions(bench.models.teacher, pair.row.teacher_prompts[term], reading.ids)  # type: ignore[index]
+        mine = predictions(bench.models.student, pair.row.prompt, response) / temperature
+        theirs = predictions(bench.models.teacher, pair.row.teacher_prompts[term], reading.ids) / temperature  # type: ignore[index]
         paired, spans, _ = reading.alignment
         for s, t in paired.tolist():
             student, teacher = meet.student(mine[s][None]), meet.teacher(theirs[t][None])
@@ -202,7 +209,8 @@ def by_hand(bench: Coarse, term: str) -> float:
             said = sum(float(mine[s].log_softmax(-1)[response[s]]) for s in range(s0, s1))
             heard = sum(float(theirs[t].log_softmax(-1)[reading.ids[t]]) for t in range(t0, t1))
             p, q = math.exp(said), math.exp(heard)
-            total += said - heard if term == "on_policy" else p * (said - heard) + (1 - p) * math.log((1 - p) / (1 - q))
+            two_outcomes = p * (said - heard) + (1 - p) * math.log((1 - p) / (1 - q))
+            total += said - heard if term == "on_policy" and sampled else two_outcomes
             count += s1 - s0
         count += len(paired)
     return total / count
@@ -227,6 +235,18 @@ def test_two_tokenizers_by_hand(coarse, term):
     loss, gradient = coarse.gradient("align", {term: {"weight": 1}})
     assert float(loss) == pytest.approx(by_hand(coarse, term), rel=1e-6)
     assert max(part.abs().max() for part in gradient) > 1e-4
+
+
+@pytest.mark.parametrize("term", ["off_policy", "on_policy"])
+def test_a_temperature_is_that_of_spans_too(coarse, term):
+    loss, _ = coarse.gradient("align", {term: {"weight": 1, "temperature": 2.0}}, Rollouts(temperature=2.0))
+    assert float(loss) == pytest.approx(by_hand(coarse, term, 2.0), rel=1e-6)
+
+
+@pytest.mark.parametrize("rollouts", [Rollouts(temperature=0.7), Rollouts(temperature=0), Rollouts(top_p=0.9)])
+def test_spans_of_samples_that_are_no_estimate_are_compared_as_on_the_corpus(coarse, rollouts):
+    loss, _ = coarse.gradient("align", {"on_policy": {"weight": 1}}, rollouts)
+    assert float(loss) == pytest.approx(by_hand(coarse, "on_policy", sampled=False), rel=1e-6)
 
 
 def test_a_planted_shift_of_the_teachers_columns_is_another_loss(coarse, monkeypatch):
