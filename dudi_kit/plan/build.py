@@ -45,7 +45,7 @@ from dudi_kit.verbalizer.demonstration import Demonstrator
 from dudi_kit.verbalizer.label_words.files import label_sets
 from dudi_kit.verbalizer.label_words.words import LabelWords, check_declared
 from dudi_kit.verbalizer.vocabulary.coverage import coverage_of
-from dudi_kit.verbalizer.vocabulary.mapping import JointVocabulary, Wish
+from dudi_kit.verbalizer.vocabulary.mapping import JointVocabulary, MappedVocabulary, Wish
 
 UNLIMITED = 10**9
 """Tokens, where a model does not say how many it reads."""
@@ -371,7 +371,7 @@ def _job(
     hardware: Hardware,
 ) -> Job:
     """What the memory of a training process depends on."""
-    source = teaching.source if teaching else None
+    source, mapped = (teaching.source, teaching.vocabulary) if teaching else (None, None)
     return Job(
         student=shape_of(config, count_parameters(config)),
         teacher=shape_of(teaching.config, count_parameters(teaching.config)) if teaching else None,
@@ -385,6 +385,7 @@ def _job(
         new_tokens=recipe.rollouts.max_new_tokens,
         inputs=largest_inputs(made.rows, made.mixture, batches, recipe.rollouts.max_new_tokens),
         on_cpu=hardware.on_cpu,
+        buckets=mapped.size + 1 if isinstance(mapped, MappedVocabulary) else 0,
     )
 
 
@@ -412,8 +413,8 @@ def _notices(recipe: Recipe, teaching: Teaching | None, ledger: Ledger) -> list[
 
 
 _SPANS_OF_SAMPLES = (
-    "signals.on_policy: spans are compared as 'this text or another', as on the corpus; their likelihoods alone would be "
-    "biased, since rollouts are drawn at another temperature than the signal's, or cut by top_p"
+    "signals.on_policy: spans are compared as 'this text or another', as on the corpus: rollouts are drawn at another "
+    "temperature than the signal's, or cut by top_p, so likelihoods of samples are a biased estimate of the reverse KL"
 )
 
 

@@ -101,6 +101,9 @@ class Job:
 
     on_cpu: bool
 
+    buckets: int = 0
+    """In which the pieces of two vocabularies meet, the rest as one of them; 0 where both have the same pieces."""
+
     @property
     def size(self) -> int:
         """Bytes of one element of the student's weights and activations."""
@@ -248,6 +251,13 @@ def teacher_logits(job: Job, inputs: Inputs) -> int:
     return rows * (_response(job, inputs) + 1) * job.teacher.vocabulary * BYTES[job.teacher_dtype]
 
 
+def told(job: Job, inputs: Inputs) -> int:
+    """What the teacher says of every bucket, in fp32, kept to the end of backward: at most every token faces one."""
+    if job.teacher is None or not job.buckets:
+        return 0
+    return inputs.rows * job.teacher_terms * _response(job, inputs) * job.buckets * FP32
+
+
 def teacher_pass(job: Job, inputs: Inputs) -> int:
     """Temporaries of the teacher's forward pass."""
     assert job.teacher is not None, "asked for a teacher that there is"
@@ -263,12 +273,16 @@ def backward_logits(job: Job, inputs: Inputs) -> int:
     The token signals' backward holds both sides' logits, the gradient of the sides that they read, and a chunk's
     temporaries. Then that of the likelihoods adds a gradient of everything, when the teacher's logits are gone. Last,
     the head's backward holds one gradient and makes that of its matrix.
+    Between two vocabularies the teacher's buckets are kept in place of its logits, which go when the last signal is
+    computed, before any gradient is there; and the likelihoods of spans add a gradient.
     """
     columns = _response(job, inputs) + 1
     one = inputs.rows * job.sides * columns * job.student.vocabulary * job.size
     chunk = FP32 * min(CHUNK_ELEMENTS, inputs.rows * job.sides * columns * job.student.vocabulary)
     read = one * job.teacher_terms // job.sides
-    tokens = teacher_logits(job, inputs) + one + read + TOKEN_TEMPORARIES * chunk if job.teacher_terms else 0
+    kept = told(job, inputs)
+    heard = max(teacher_logits(job, inputs) + kept, kept + 2 * read) if kept else teacher_logits(job, inputs) + read
+    tokens = heard + one + TOKEN_TEMPORARIES * chunk if job.teacher_terms else 0
     likelihoods = 2 * one + read + LIKELIHOOD_TEMPORARIES * chunk if job.signals - TOKEN_SIGNALS else 0
     head = one + job.student.vocabulary * job.student.hidden * job.size
     return round(max(tokens, likelihoods, head))

@@ -15,7 +15,7 @@ from dudi_kit.report.plots import language_curves, loss_curves, measure_curves, 
 from dudi_kit.report.read import SUBJECTS, RunFiles, keys_at
 from dudi_kit.report.samples import Sample, pick_samples, shorten
 from dudi_kit.report.terminal import language_name
-from dudi_kit.report.transfer import label_mass, transfer_tables
+from dudi_kit.report.transfer import coverage, label_mass, transfer_tables
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_PICTURES = 6
@@ -58,6 +58,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "measures": _svg(measure_curves(run.steps)),
         "language_curves": _language_curves(run),
         "transfer": [(table, _svg(transfer_curves(run.steps, table.signal))) for table in transfer_tables(run.steps)],
+        "coverage": coverage(run.steps),
         "label_mass": label_mass(run.steps),
         "ledger": ledger,
         "ledger_known": run.ledger is not None,

@@ -7,6 +7,7 @@ from typing import Any
 from dudi_kit.report.read import keys_at, series
 
 OVERLAP, KL, MOVED, AT_HOME = "top10_overlap", "reverse_kl", "label_mass_moved", "label_mass_at_home"
+FULL, SPAN = "coverage_full", "coverage_span"
 """Names of the metrics in metrics.jsonl; runs of before they were measured have neither, and no table."""
 
 
@@ -35,6 +36,23 @@ class TransferTable:
     signal: str
     sources: list[str]
     rows: list[TransferRow]
+
+
+@dataclass(frozen=True)
+class CoverageRow:
+    """On how much of what was said the teacher had a word: shares of the response tokens, means over all lines."""
+
+    language: str
+    full: float
+    """With a distribution of the next piece."""
+
+    span: float
+    """Inside spans, of which the likelihoods are compared."""
+
+    @property
+    def none(self) -> float:
+        """Without a word of the teacher's."""
+        return max(0.0, 1 - self.full - self.span)
 
 
 @dataclass(frozen=True)
@@ -80,16 +98,29 @@ def _table(steps: list[dict[str, Any]], signal: str) -> TransferTable:
 
 def label_mass(steps: list[dict[str, Any]]) -> list[tuple[str, list[MassRow]]]:
     """(signal, its rows by language) for each signal in which label words moved mass."""
-    tables = [(name, _mass_rows(steps, ("signals", name, "metrics"))) for name in keys_at(steps, "signals")]
+    tables = [(name, [MassRow(*row) for row in _means(steps, name, AT_HOME, MOVED)]) for name in _signals(steps)]
     return [(name, rows) for name, rows in tables if rows]
 
 
-def _mass_rows(steps: list[dict[str, Any]], path: tuple[str, ...]) -> list[MassRow]:
-    languages = sorted(keys_at(steps, *path, MOVED, "by_language"))
+def coverage(steps: list[dict[str, Any]]) -> list[tuple[str, list[CoverageRow]]]:
+    """(signal, its rows by language) for each signal between two vocabularies."""
+    tables = [(name, [CoverageRow(*row) for row in _means(steps, name, FULL, SPAN)]) for name in _signals(steps)]
+    return [(name, rows) for name, rows in tables if rows]
+
+
+def _signals(steps: list[dict[str, Any]]) -> list[str]:
+    return keys_at(steps, "signals")
+
+
+def _means(steps: list[dict[str, Any]], signal: str, first: str, second: str) -> list[tuple[str, float, float]]:
+    """(language, mean of the one metric, of the other), and at the end those of all languages."""
+    path = ("signals", signal, "metrics")
+    languages = sorted(keys_at(steps, *path, first, "by_language"))
     leaves: list[tuple[str, tuple[str, ...]]] = [(code, ("by_language", code)) for code in languages]
     leaves += [(ALL, (ALL,))] if languages else []
     return [
-        MassRow(code, *(_mean(series(steps, *path, name, *leaf)) for name in (AT_HOME, MOVED))) for code, leaf in leaves
+        (code, _mean(series(steps, *path, first, *leaf)), _mean(series(steps, *path, second, *leaf)))
+        for code, leaf in leaves
     ]
 
 

@@ -137,8 +137,9 @@ class Objective:
         with_labels: bool = False,
     ) -> None:
         """One of: pieces, the size of the shared vocabulary, to which both sides' logits are cut; mapped, where the
-        two vocabularies differ. Neither without a teacher. rollouts: how samples are drawn; default: as by default. context: longest input of the teacher in tokens, for samples
-        that are longer in its tokens than in the student's.
+        two vocabularies differ. Neither without a teacher. rollouts: how samples are drawn; default: the recipe's.
+        context: longest input of the teacher in tokens, for samples that are longer in its tokens than in the
+        student's.
 
         with_labels: some training row declares its set of label words.
         """

@@ -13,6 +13,7 @@ from dudi_kit.plan.memory import (
     Inputs,
     Job,
     activations,
+    backward_logits,
     engine_of,
     estimate,
     layer_bytes,
@@ -20,6 +21,7 @@ from dudi_kit.plan.memory import (
     rollout_bytes,
     teacher_bytes,
     teacher_logits,
+    told,
 )
 from dudi_kit.plan.shape import ModelShape, shape_of
 
@@ -88,6 +90,21 @@ def test_a_packed_teacher_keeps_its_embeddings_in_bf16(quantization: Any, linear
 def test_logits_of_the_teacher_by_hand() -> None:
     """2 rows, y and ỹ, 32 columns and the one before them, 60 pieces in bf16."""
     assert teacher_logits(JOB, INPUTS) == 2 * 2 * 33 * 60 * 2
+
+
+def test_buckets_of_two_vocabularies_by_hand() -> None:
+    """2 rows, y and ỹ, 32 columns, 41 buckets in fp32: beside the teacher's logits, and after them two gradients."""
+    mapped = replace(JOB, buckets=41)
+    assert told(mapped, INPUTS) == 2 * 2 * 32 * 41 * 4
+    assert told(JOB, INPUTS) == 0
+    one, said = 2 * 2 * 33 * 50 * 4, teacher_logits(JOB, INPUTS)
+    more = max(said + told(mapped, INPUTS), told(mapped, INPUTS) + 2 * one) - (said + one)
+    tokens_only = frozenset({"off_policy", "on_policy"})
+    assert (
+        backward_logits(replace(mapped, signals=tokens_only), INPUTS)
+        - backward_logits(replace(JOB, signals=tokens_only), INPUTS)
+        == more
+    )
 
 
 def test_a_cache_of_keys_and_values_by_hand() -> None:

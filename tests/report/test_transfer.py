@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dudi_kit.report.plots import transfer_curves
-from dudi_kit.report.transfer import Ends, MassRow, label_mass, transfer_tables
+from dudi_kit.report.transfer import Ends, MassRow, coverage, label_mass, transfer_tables
 from dudi_kit.report.write import write_report
 
 
@@ -96,3 +96,18 @@ def test_the_page_shows_label_words_only_where_rows_declared_them(run_dir: Path)
     (run_dir / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
     page = write_report(run_dir).read_text(encoding="utf-8")
     assert "<td>ta Tamil</td><td>0.700</td><td>0.250</td><td>0.050</td>" in page
+
+
+# Coverage of two vocabularies
+
+
+def test_the_page_shows_coverage_by_language_only_where_two_vocabularies_met(run_dir: Path) -> None:
+    assert 'id="coverage"' not in write_report(run_dir).read_text(encoding="utf-8")
+    metrics = {"coverage_full": means({"th": 0.25, "vi": 0.75}), "coverage_span": means({"th": 0.5, "vi": 0.25})}
+    steps = [{"step": 1, "loss": 1.0, "signals": {"on_policy": {"loss": 1.0, "metrics": metrics}, "sft": {"loss": 1}}}]
+    ((signal, rows),) = coverage(steps)
+    assert signal == "on_policy"
+    assert [(row.language, row.none) for row in rows] == [("th", 0.25), ("vi", 0), ("all", 0.125)]
+    (run_dir / "metrics.jsonl").write_text(json.dumps(steps[0]), encoding="utf-8")
+    page = write_report(run_dir).read_text(encoding="utf-8")
+    assert "<td>th Thai</td><td>0.250</td><td>0.500</td><td>0.250</td>" in page

@@ -1,6 +1,7 @@
 """Real training runs in processes of their own, as small as they get: two layers, some hundred pieces, 24 rows.
 
-`Bench` makes a folder with a teacher, a student and a recipe; plans runs of it; starts, kills and reads them.
+`Bench` makes a folder with a teacher, another one with a tokenizer of its own, a student and a
+recipe; plans runs of it; starts, kills and reads them.
 """
 
 import json
@@ -48,6 +49,8 @@ RECIPE: dict[str, Any] = {
     "name": "bench",
     "teacher": {"model": "./teacher", "dtype": "fp32"},
     "student": {"model": "./student"},
+    # transformers gives a Qwen2 folder its own way of splitting words, so that `auto` would find two tokenizers.
+    "verbalizer": {"vocabulary": {"mapping": "shared"}},
     "data": {
         "train": {"rows": {"path": "rows.jsonl", "language": {"column": "language"}, "english": {}}},
         "max_length": 64,
@@ -88,6 +91,10 @@ class Bench:
                 model.lm_head.weight[end] *= 3
             model.save_pretrained(folder / name)
             tokenizer.save_pretrained(folder / name)
+        foreign = train_tokenizer([TEXTS["en"], TEXTS["id"]] * 3, 330)
+        resolve_template(foreign, "chatml", who="teacher")
+        _teacher(len(foreign)).save_pretrained(folder / "foreigner")
+        foreign.save_pretrained(folder / "foreigner")
 
     def plan(self, name: str, processes: int = 1, **settings: str) -> RunDir:
         """A run directory that is ready to be trained. settings: recipe paths with `__` for the dots."""
@@ -96,8 +103,9 @@ class Bench:
         return RunDir(self.output / name)
 
     def words(self, command: str, name: str, processes: int = 1, **settings: str) -> list[str]:
-        """The command line after `dudi-kit`."""
-        changes = {"name": name, **{path.replace("__", "."): value for path, value in settings.items()}}
+        """The command line after `dudi-kit`. Its paths are relative to where one stands, so `./` is made the folder."""
+        here = {path.replace("__", "."): value.replace("./", f"{self.folder}/") for path, value in settings.items()}
+        changes = {"name": name, **here}
         options = [word for path, value in changes.items() for word in ("--set", f"{path}={value}")]
         return [command, str(self.recipe), "--output", str(self.output), "--processes", str(processes), *options]
 

@@ -10,6 +10,7 @@ from dudi_kit.plan.layout import RunDir
 from tests.train.bench import Bench
 
 GREEDY = {"rollouts__temperature": "0"}
+ALIGNED = {"teacher__model": "./foreigner", "verbalizer__vocabulary__mapping": "align"}
 
 RUNS: dict[str, dict[str, Any]] = {
     # processes × micro-batch, ZeRO stage; the global batch is 8 rows
@@ -21,6 +22,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "1x8-sampled": {},
     "1x2-sampled": {"training__micro_batch_size": "2"},
     "2x4-sampled": {"processes": 2, "deepspeed__stage": "2"},
+    # a teacher with a tokenizer of its own
+    "1x8-aligned": ALIGNED,
+    "2x2-zero2-aligned": {"processes": 2, "deepspeed__stage": "2", "training__micro_batch_size": "2", **ALIGNED},
     # for the tests of resuming
     "six-bf16": {
         "training__steps": "6",

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,9 +23,13 @@ from dudi_kit.recipe.schema.training import Rollouts
 from dudi_kit.signals.objective import combine
 from dudi_kit.train.builders import tensors_of
 from dudi_kit.train.facing import facing
+from dudi_kit.train.metrics import Window
 from dudi_kit.train.step import Models, Objective, Padding, Pair
+from dudi_kit.verbalizer.label_words.mass import KEPT
+from dudi_kit.verbalizer.label_words.words import Moves
 from dudi_kit.verbalizer.vocabulary.mapping import MappedVocabulary, Speaker, Wish, decide
 from tests.small import ROWS, tokenizer
+from tests.train.bench import leaves
 
 PADDED = 8
 """Embedding rows beyond the tokenizer's pieces."""
@@ -271,3 +276,82 @@ def test_the_count_is_of_the_tokens_that_the_teacher_has_a_word_on(coarse):
     tokens = sum(len(pair.response("on_policy")) for pair in pairs)
     assert sum(float(share.total_B.sum()) for share in shares.values()) == result.count_B.sum() <= tokens
     assert all(share.count_B.sum() == tokens for share in shares.values())
+
+
+class Declaring(Coarse):
+    """Every other row declares a set of two labels, in the teacher's pieces: the mass goes on as the row's response."""
+
+    def _pair(self, i: int, row: dict[str, str], joint: Any, objective: Objective) -> Pair:
+        pair = super()._pair(i, row, joint, objective)
+        assert pair.row.reading is not None
+        begins = pair.row.reading.ids[:2]
+        moves = Moves(sources=((40, 41), (42,)), targets=(tuple(begins), (begins[0], 50)), own=(begins[0],))
+        return pair._replace(row=replace(pair.row, labels=moves if i % 2 == 0 else None))
+
+    def prepared(self, signals: dict[str, Any], *, with_labels: bool) -> tuple[Objective, list[Pair]]:
+        joint = self.decided("align")
+        off = {"sequence": {"weight": 0}, "off_policy": {"weight": 0}, "on_policy": {"weight": 0}}
+        objective = Objective(
+            Signals.model_validate(off | signals), padding=Padding(self.student.pad_id, self.teacher.pad_id),
+            pieces=None, mapped=joint, with_labels=with_labels,
+        )  # fmt: skip
+        return objective, [self._pair(i, row, joint, objective) for i, row in enumerate(ROWS)]
+
+    def split(self, objective: Objective, pairs: list[Pair], size: int) -> tuple[dict[str, float], list[Tensor]]:
+        """What is logged, and the gradient, with `size` rows at a time."""
+        counts, window, losses = objective.counts(pairs), Window(["th"], torch.device("cpu")), []
+        for start in range(0, len(pairs), size):
+            part = pairs[start : start + size]
+            results = objective(self.models, part)
+            losses.append(combine(results, objective.weights, counts))
+            for name, result in results.items():
+                window.add_signal(name, result, ["th"] * len(part), ["none"] * len(part))
+        logged = leaves(window.summary(window.read_out(), objective.weights))
+        return logged, list(torch.autograd.grad(torch.stack(losses).sum(), list(self.models.student.parameters())))
+
+
+@pytest.fixture(scope="module")
+def declaring() -> Declaring:
+    return Declaring()
+
+
+BOTH = {"off_policy": {"weight": 0.4, "divergence": {"type": "jsd", "beta": 0.3}}, "on_policy": {"weight": 0.6}}
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_distributions_spans_and_label_words_do_not_depend_on_the_split(declaring, size):
+    objective, pairs = declaring.prepared(BOTH, with_labels=True)
+    assert any(len(pair.row.reading.alignment.spans_S4) for pair in pairs)
+    (logged, ours), (expected, whole) = (declaring.split(objective, pairs, n) for n in (size, len(pairs)))
+    assert logged == pytest.approx(expected, rel=1e-8, abs=1e-10)
+    for mine, theirs in zip(ours, whole, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
+
+
+def test_under_align_label_words_follow_the_teachers_own_tokens_of_the_response(declaring):
+    """Its mass on a response that is a target grows by what was moved, along its own tokens and not the student's."""
+    plain, moved = (
+        declaring.prepared({"off_policy": {"weight": 1}}, with_labels=with_labels)[0] for with_labels in (False, True)
+    )
+    pairs = declaring.prepared({"off_policy": {"weight": 1}}, with_labels=True)[1]
+    before, after = (
+        objective.read(declaring.models, pairs).teacher_logits.corpus.softmax(-1) for objective in (plain, moved)
+    )
+    different = 0
+    for row, pair in enumerate(pairs):
+        reading = pair.read_by_teacher("off_policy")
+        assert reading is not None
+        if pair.row.labels is None:
+            assert torch.equal(before[row], after[row])
+            continue
+        first, second = reading.ids[:2]
+        different += reading.ids[:2] != pair.row.response[:2]
+        mass = (1 - KEPT) * before[row, 0, [40, 41, 42]].sum()
+        torch.testing.assert_close(after[row, 0, first], before[row, 0, first] + mass)
+        word = (1 - KEPT) * before[row, 0, [40, 41]].sum()
+        torch.testing.assert_close(
+            after[row, 0, first] * after[row, 1, second], before[row, 0, first] * before[row, 1, second] + word
+        )
+        assert torch.equal(before[row, 2:], after[row, 2:])
+    assert different
+    assert float(declaring.split(plain, pairs, 12)[0]["/loss"]) != float(declaring.split(moved, pairs, 12)[0]["/loss"])

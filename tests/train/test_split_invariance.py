@@ -52,6 +52,14 @@ def test_sampled_rollouts_do_not_depend_on_the_split(runs, name):
     assert_same_run(runs, name, "1x8-sampled")
 
 
+def test_a_teacher_with_another_tokenizer_teaches_the_same_however_the_batch_is_split(runs):
+    assert_same_run(runs, "2x2-zero2-aligned", "1x8-aligned")
+    for line in metrics(runs["1x8-aligned"]):
+        full, span = (line["signals"]["on_policy"]["metrics"][f"coverage_{name}"]["all"] for name in ("full", "span"))
+        assert 0 < full < full + span <= 1
+        assert span > 0
+
+
 def test_sampled_and_greedy_runs_differ_so_that_the_comparison_means_something(runs):
     assert losses(metrics(runs["1x8-sampled"])[-1]) != pytest.approx(losses(metrics(runs["1x8"])[-1]), rel=1e-3)
 

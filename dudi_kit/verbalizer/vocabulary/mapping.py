@@ -155,8 +155,12 @@ def decide(
             if wish.mapping == "shared":
                 raise
         else:
-            if wish.mapping == "shared" or _same_tokens(student, teacher, responses):
+            alike = _cut_the_same(student, teacher, responses)
+            if alike >= ALIKE * len(responses):
                 return joint
+            if wish.mapping == "shared":
+                own = f"they cut {len(responses) - alike:,} of {len(responses):,} responses in other places"
+                return replace(joint, reason=f"{joint.reason}; {own}, where the teacher reads the student's tokens")
     pair = _Pair(student, teacher, wish, tables or Tables(None))
     alike, tokens = pair.cut_alike(responses)
     share = f"of {tokens:,} tokens of the responses both cut {alike:,} alike"
@@ -174,14 +178,13 @@ def restore(student: Speaker, teacher: Speaker, wish: Wish, size: int, reason: s
     return replace(made, reason=reason)
 
 
-def _same_tokens(student: Speaker, teacher: Speaker, responses: Sequence[str]) -> bool:
-    """Both tokenizers make the same ids of text.
+def _cut_the_same(student: Speaker, teacher: Speaker, responses: Sequence[str]) -> int:
+    """Number of responses of which both tokenizers make the same ids.
 
     Not so a larger one that begins with the smaller one's pieces, nor one that joins the same pieces by other merges:
     its model has hardly ever read the student's tokens of a text.
     """
-    same = [student.tokenise(text) == teacher.tokenise(text) for text in responses]
-    return sum(same) >= ALIKE * len(same)
+    return sum(student.tokenise(text) == teacher.tokenise(text) for text in responses)
 
 
 class _Pair:

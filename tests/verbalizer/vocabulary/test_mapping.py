@@ -122,3 +122,6 @@ def test_the_same_pieces_and_ids_with_other_merges_are_aligned_and_not_shared() 
     assert decide_mapping(one, one, Wish("auto"), texts).mapping == "shared"
     assert decide_mapping(one, other, Wish("auto"), texts).mapping == "align"
     assert decide_mapping(one, other, Wish("auto"), ["cab", "bca"]).mapping == "shared"
+    wished = decide_mapping(one, other, Wish("shared"), texts)
+    assert wished.mapping == "shared"
+    assert "they cut 2 of 3 responses in other places" in wished.reason
