@@ -3,6 +3,7 @@
 fp32; each run is a real one in processes of its own (see `conftest.RUNS`), 5 steps of 8 rows.
 """
 
+import json
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from dudi_kit.errors import Exit
+from dudi_kit.plan.layout import RunDir
 from tests.train.bench import Bench, leaves, metrics, weights
 from tests.train.conftest import RUNS, Runs
 
@@ -25,6 +27,11 @@ def _all_at_once(runs: Runs) -> None:
 def losses(line: dict[str, Any]) -> dict[str, float]:
     """The objective and every signal, before weighting."""
     return {"loss": line["loss"], **{name: signal["loss"] for name, signal in line["signals"].items()}}
+
+
+def plan_of(run: RunDir) -> dict[str, Any]:
+    plan: dict[str, Any] = json.loads((run.path / "plan.json").read_text(encoding="utf-8"))
+    return plan
 
 
 def assert_same_run(runs: Runs, name: str, other: str) -> None:
@@ -58,6 +65,8 @@ def test_a_teacher_with_another_tokenizer_teaches_the_same_however_the_batch_is_
         full, span = (line["signals"]["on_policy"]["metrics"][f"coverage_{name}"]["all"] for name in ("full", "span"))
         assert 0 < full < full + span <= 1
         assert span > 0
+    # the recipe's on-policy signal is at 1.5, and its samples at 1
+    assert any("rollouts are drawn at another temperature" in note for note in plan_of(runs["1x8-aligned"])["notices"])
 
 
 def test_sampled_and_greedy_runs_differ_so_that_the_comparison_means_something(runs):
