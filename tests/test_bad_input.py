@@ -298,6 +298,15 @@ def test_the_space_asked_for_is_that_of_the_whole_chain(tmp_path: Path, monkeypa
     assert asked == [8_816 * (3 * 4 + 2 * 3 * 12) + 3 * TOKENIZER_BYTES]
 
 
+def test_a_fault_of_the_teachers_recipe_names_its_file(tmp_path: Path, no_training: None) -> None:
+    """The override is the student's own; the teacher's batch stays what its file says."""
+    recipe = write_chain(tmp_path)
+    words = (f"teacher ({tmp_path / 'teacher.yaml'}): training.batch_size", "can't be split into 3 processes")
+    refused(
+        call("train", recipe, "--output", tmp_path / "out", "--processes", 3, "--training.batch_size=6"), recipe, *words
+    )
+
+
 def test_an_output_folder_that_can_not_be_written(tmp_path: Path, no_training: None) -> None:
     recipe = write_chain(tmp_path)
     (tmp_path / "out").write_text("a file is in the way")

@@ -7,8 +7,8 @@ student trains, and a crash of one stage can't take the others with it.
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from dudi_kit.console import err, notice, out, say
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.load import load_examples
-from dudi_kit.errors import RunDirectoryError, WorkerFailed
+from dudi_kit.errors import DataError, ModelError, RecipeError, RunDirectoryError, WorkerFailed
 from dudi_kit.evaluate.progress import rich_track
 from dudi_kit.evaluate.run import TaskData, evaluate_model
 from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
@@ -33,6 +33,7 @@ from dudi_kit.plan.launchers import Launcher
 from dudi_kit.plan.layout import RunDir, read_lock, require_space, write_json, write_text
 from dudi_kit.plan.models import encoder_of, trained
 from dudi_kit.plan.schema import ModelSource, Plan, read_plan, write_plan
+from dudi_kit.recipe.diagnostics import InvalidRecipeError
 from dudi_kit.recipe.load import LoadedRecipe
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
@@ -249,7 +250,7 @@ def _plan(stage: Stage, processes: int, hardware: Hardware | None = None) -> Pla
     run, ledger = stage.run, Ledger()
     # The lock comes first: from here on the directory is recognised as this stage's.
     write_json(run.lock, {"hash": stage.lock, "packages": package_versions(), **stage.depends_on})
-    with err.status(f"{stage.recipe.name}: planning"):
+    with err.status(f"{stage.recipe.name}: planning"), _named(stage):
         asked = asked_of(stage)
         planned = build_plan(stage, processes=processes, ledger=ledger, asked=asked, hardware=hardware)
     write_text(run.recipe, stage.file.read_text(encoding="utf-8"))
@@ -258,6 +259,17 @@ def _plan(stage: Stage, processes: int, hardware: Hardware | None = None) -> Pla
     keep_asked(run, asked)
     write_plan(run, planned)
     return planned
+
+
+@contextmanager
+def _named(stage: Stage) -> Iterator[None]:
+    """A fault says whose it is: the recipe of a teacher is another file, which no override of this one reaches."""
+    try:
+        yield
+    except InvalidRecipeError:  # says the file and line itself
+        raise
+    except (RecipeError, DataError, ModelError) as error:
+        raise type(error)(f"{stage.recipe.name} ({stage.file}): {error}") from error
 
 
 def _environment(began: float, processes: int) -> dict[str, Any]:

@@ -113,7 +113,8 @@ def read_file(path: FilePath) -> str:
     if not is_plain_file(path):
         if os.path.isdir(path):
             raise _file_problem(path, "missing-file", "this is a folder", f"name its files, as in {path}/*.yaml")
-        raise _file_problem(path, "missing-file", "no file" if path.exists() else "no such file", "")
+        there = "\0" not in str(path) and os.path.exists(path)
+        raise _file_problem(path, "missing-file", "no such file" if not there else "a device or a pipe, no file", "")
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)

@@ -10,7 +10,7 @@ from dudi_kit.recipe.checks.complaint import HUB_NAME, MOVING, Complaint, Rule, 
 from dudi_kit.recipe.derive import COLD_START_SUFFIX, tokenizer_is_teachers
 from dudi_kit.recipe.diagnostics import Path, listed, nearest
 from dudi_kit.recipe.schema import Recipe
-from dudi_kit.recipe.schema.models import GivenTokenizer, Pretrained, ScratchStudent
+from dudi_kit.recipe.schema.models import GivenTokenizer, NewTokenizer, Pretrained, ScratchStudent
 
 CHAT_TEMPLATES = ("chatml", "plain")
 LONGEST_NAME = 100
@@ -130,6 +130,19 @@ def heads_divide_the_width(recipe: Recipe) -> Iterator[Complaint]:
         yield Complaint((*path, "kv_heads"), "not-divisible", message, hint, ((*path, "heads"),))
 
 
+def new_tokenizers_stay_what_they_were(recipe: Recipe) -> Iterator[Complaint]:
+    """transformers gives a qwen2 folder Qwen's own word splitting when it is read again, whatever its tokenizer.json
+    says: the student would be served with other tokens (of Thai, for one) than it was trained on."""
+    student = recipe.student
+    if isinstance(student, ScratchStudent) and isinstance(student.tokenizer, NewTokenizer):
+        path: Path = ("student", "architecture", "family")
+        if student.architecture.family == "qwen2":
+            message = (
+                "a qwen2 model does not keep a new tokenizer: transformers reads it back with Qwen's word splitting"
+            )
+            yield Complaint(path, "exclusive", message, "choose llama, qwen3 or gemma3", (("student", "tokenizer"),))
+
+
 def context_holds_the_longest_row(recipe: Recipe) -> Iterator[Complaint]:
     """A student from scratch is built for `context` tokens."""
     if isinstance(recipe.student, ScratchStudent) and recipe.student.architecture.context < recipe.data.max_length:
@@ -157,6 +170,7 @@ RULES: tuple[Rule, ...] = (
     gguf_lies_in_its_model,
     chat_templates_exist,
     heads_divide_the_width,
+    new_tokenizers_stay_what_they_were,
     context_holds_the_longest_row,
     name_leaves_room_for_the_cold_start,
 )
