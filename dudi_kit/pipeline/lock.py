@@ -1,6 +1,7 @@
 """`dudi-kit lock`, `lock --check` and `--frozen`: write down what a recipe depends on, and hold a run to it."""
 
 import hashlib
+import json
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,20 @@ def pins_of(recipe: LoadedRecipe, file: Path) -> Pin:
         _refuse(locks.differences(without_tokenizers, found), recipe, file)  # before anything is fetched or trained
         _refuse(locks.differences(locked, _with_tokenizers(found, main)), recipe, file)
     return partial(pinned, commits=commits)
+
+
+def require_untouched(stage: Stage) -> None:
+    """LockMismatch where a trained model is not as its training left it: the run's hash says what it was made from, not
+    what lies there now."""
+    try:
+        recorded = json.loads(stage.run.environment.read_text(encoding="utf-8"))["final"]
+    except (OSError, ValueError, KeyError, TypeError):
+        recorded = {}
+    changed = sorted(name for name, _ in recorded.items() ^ locks.model_hashes(stage.run.final).items())
+    if not changed:
+        return
+    what = f"{', '.join(dict.fromkeys(changed))} not as training left it" if recorded else "no record of its training"
+    raise LockMismatch(f"{stage.run.final}: {what}. Remove {stage.run.path}, and it is built again.")
 
 
 def _look(recipe: LoadedRecipe) -> dict[str, Any]:

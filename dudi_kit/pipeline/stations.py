@@ -22,7 +22,7 @@ from dudi_kit.evaluate.run import TaskData, evaluate_model
 from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
 from dudi_kit.models.loading import best_device, freeze, load_model
 from dudi_kit.pipeline.answers import asked_of, keep_asked, settled
-from dudi_kit.pipeline.lock import pins_of
+from dudi_kit.pipeline.lock import pins_of, require_untouched
 from dudi_kit.pipeline.show_plan import emitted, require_fit, show_plan, warn_of_misfit
 from dudi_kit.plan.build import build_plan
 from dudi_kit.plan.chain import Stage, as_written, build_chain
@@ -31,6 +31,7 @@ from dudi_kit.plan.fingerprint import package_versions
 from dudi_kit.plan.hardware import Hardware, this_machine
 from dudi_kit.plan.launchers import Launcher
 from dudi_kit.plan.layout import RunDir, read_lock, require_space, write_json, write_text
+from dudi_kit.plan.lock import model_hashes
 from dudi_kit.plan.models import encoder_of, trained
 from dudi_kit.plan.schema import ModelSource, Plan, read_plan, write_plan
 from dudi_kit.recipe.diagnostics import InvalidRecipeError
@@ -164,7 +165,11 @@ def _chain(loaded: LoadedRecipe, output: Path | None, lock: Path | None) -> Stag
     """The stages. lock: everything has to be as this file says, and the hub is read at its commits."""
     folder = output or Path(loaded.recipe.output.folder)
     pin = pins_of(loaded, lock) if lock else as_written
-    return build_chain(loaded.recipe, loaded.path, folder.absolute(), pin, loaded.root)
+    main = build_chain(loaded.recipe, loaded.path, folder.absolute(), pin, loaded.root)
+    for stage in main.in_order() if lock else ():
+        if is_trained(stage):
+            require_untouched(stage)
+    return main
 
 
 def _keep(lock: Path | None, stage: Stage) -> None:
@@ -241,7 +246,7 @@ def _train(run: RunDir, planned: Plan, *, resume: bool) -> None:
         raise WorkerFailed(
             f"training ended without an error and left no final model in {run.path}; see its output above."
         )
-    write_json(run.environment, _environment(began, planned.processes))
+    write_json(run.environment, _environment(began, planned.processes) | {"final": model_hashes(run.final)})
     write_card(run.path, run.final)
 
 

@@ -215,6 +215,12 @@ def _paths(value: Any, where: tuple[str, ...] = (), languages: Iterable[str] = (
         yield from (Path(value.replace("{language}", code)) for code in codes)
 
 
+def model_hashes(folder: Path) -> dict[str, str | None]:
+    """sha256 of each file of a trained model, but for its card, which every report writes anew."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != "README.md")
+    return {file.name: _sha256(file) for file in files}
+
+
 def _file_hashes(files: Iterable[Path], folder: Path) -> dict[str, str | None]:
     """sha256 of each file, None where there is none (planning will say so); large ones side by side."""
     by_name = {_relative(file, folder): file for file in files}

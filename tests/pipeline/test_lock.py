@@ -143,6 +143,24 @@ def test_a_package_of_another_version_is_refused(folder: Path) -> None:
     assert f"packages.torch: locked 1.0, found {version}" in result.stderr
 
 
+def test_a_teacher_whose_weights_were_changed_after_training_is_not_reused_under_a_lock(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave_a_model(run: RunDir, *_: Any, **__: Any) -> None:
+        run.final.mkdir()
+        (run.final / "model.safetensors").write_bytes(b"as trained")
+
+    monkeypatch.setattr("dudi_kit.pipeline.stations.start_training", leave_a_model)
+    assert call("train", folder / "student.yaml", "--frozen", "-o", "out").exit_code == 0
+    assert call("plan", folder / "student.yaml", "--frozen", "-o", "out").exit_code == 0
+    (teacher,) = Path("out").glob("teacher-*")
+    (teacher / "final" / "model.safetensors").write_bytes(b"as changed")
+    refused = call("plan", folder / "student.yaml", "--frozen", "-o", "out")
+    assert refused.exit_code == 1
+    assert "model.safetensors not as training left it. Remove" in " ".join(refused.stderr.split())
+    assert call("plan", folder / "student.yaml", "-o", "out").exit_code == 0, "without --frozen nobody asks"
+
+
 def test_what_matters_to_nobody_may_change_under_a_lock(folder: Path) -> None:
     free = ["--name=other", "--training.micro_batch_size=2", "--training.log_every=5", "--output.folder=out"]
     result = call("plan", folder / "student.yaml", "--frozen", *free)
