@@ -5,51 +5,34 @@ student trains, and a crash of one stage can't take the others with it.
 """
 
 import platform
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dudi_kit.console import err, notice, out, say
+from dudi_kit.console import err, notice, say
 from dudi_kit.data.ledger import Ledger
-from dudi_kit.data.load import load_examples
-from dudi_kit.errors import DataError, ModelError, RecipeError, RunDirectoryError, WorkerFailed
-from dudi_kit.evaluate.progress import rich_track
-from dudi_kit.evaluate.run import TaskData, evaluate_model
-from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
-from dudi_kit.models.loading import best_device, freeze, load_model
+from dudi_kit.errors import DataError, ModelError, RecipeError, WorkerFailed
 from dudi_kit.pipeline.answers import asked_of, keep_asked, settled
 from dudi_kit.pipeline.lock import pins_of, require_untouched
+from dudi_kit.pipeline.scoring import evaluation_data, require_trained, score_models, show_scores
 from dudi_kit.pipeline.show_plan import emitted, require_fit, show_plan, warn_of_misfit
 from dudi_kit.plan.build import build_plan
 from dudi_kit.plan.chain import Stage, as_written, build_chain
-from dudi_kit.plan.claim import Settings, check_folder, claim, differences, exclusive, is_trained, replacing
+from dudi_kit.plan.claim import Settings, check_folder, claim, exclusive, is_trained, replacing
 from dudi_kit.plan.fingerprint import package_versions
 from dudi_kit.plan.hardware import Hardware, this_machine
 from dudi_kit.plan.launchers import Launcher
-from dudi_kit.plan.layout import RunDir, read_lock, require_space, write_json, write_text
+from dudi_kit.plan.layout import RunDir, require_space, write_json, write_text
 from dudi_kit.plan.lock import model_hashes
-from dudi_kit.plan.models import encoder_of, trained
-from dudi_kit.plan.schema import ModelSource, Plan, read_plan, write_plan
+from dudi_kit.plan.schema import Plan, write_plan
 from dudi_kit.recipe.diagnostics import InvalidRecipeError
 from dudi_kit.recipe.load import LoadedRecipe
 from dudi_kit.recipe.publish import resolved_json
-from dudi_kit.recipe.schema import Recipe
-from dudi_kit.recipe.schema.data import Dataset
-from dudi_kit.recipe.schema.evaluation import Subject
-from dudi_kit.report.terminal import scores_table
 from dudi_kit.report.write import write_card, write_report
 from dudi_kit.train.launch import start_training
-
-NOBODY: dict[Subject, str] = {
-    "teacher": "the recipe has no teacher",
-    "before": "the student starts from random weights, without a cold start",
-    "after": "there is no trained student",
-}
-"""Why a model that was to be shown may not exist."""
 
 
 def run(
@@ -70,7 +53,7 @@ def run(
     stage = _chain(recipe, output, lock)
     _train_chain(stage, Settings(processes, resume, overwrite), confirm)
     _keep(lock, stage)
-    _evaluate(stage)
+    score_models(stage)
     _report(stage)
 
 
@@ -94,15 +77,15 @@ def train(
 def evaluate(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) -> None:
     """Scores of a trained student, its teacher and its cold start."""
     stage = _chain(recipe, output, lock)
-    _require_trained(stage)
-    _evaluate(stage)
-    _show_scores(stage)
+    require_trained(stage)
+    score_models(stage)
+    show_scores(stage)
 
 
 def report(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) -> None:
     """The page and the table, from what is there."""
     stage = _chain(recipe, output, lock)
-    _require_trained(stage)
+    require_trained(stage)
     _report(stage)
 
 
@@ -290,104 +273,9 @@ def _environment(began: float, processes: int) -> dict[str, Any]:
     }
 
 
-def _require_trained(stage: Stage) -> None:
-    if not stage.run.complete():
-        raise RunDirectoryError(
-            f"{stage.run.path} holds no trained student yet: call `dudi-kit train` or `dudi-kit run` first, with "
-            "--resume if it was interrupted."
-        )
-    if (found := read_lock(stage.run)) != stage.lock:
-        raise RunDirectoryError(
-            f"{stage.run.path} was trained with other settings or other data (lock {(found or 'unreadable')[:8]}, this "
-            f"recipe has {stage.lock[:8]}{differences(stage)}); use the recipe and the overrides that it was trained "
-            "with."
-        )
-
-
-def _evaluate(stage: Stage) -> None:
-    """Score every model that the recipe asks for, and say which could not be."""
-    planned = read_plan(stage.run)
-    ledger = Ledger()
-    tasks, held_out = evaluation_data(stage.recipe, ledger)
-    # Scores of other tasks or models must not stand beside the new ones, not even if this is interrupted.
-    shutil.rmtree(stage.run.evaluation, ignore_errors=True)
-    write_text(stage.run.resolved, resolved_json(stage.recipe))
-    if not tasks and not held_out:
-        notice("nothing to evaluate: the recipe has neither evaluation.tasks nor data.held_out")
-        return
-    for who, source in _subjects(stage, planned).items():
-        if source is None:
-            notice(f"evaluation: nothing to score as '{who}': {NOBODY[who]}")
-            continue
-        notice(f"evaluating {who}: {source.path}")
-        scores = _score(source, who, stage, tasks, held_out)
-        save_scores(scores, stage.run.evaluation / f"{who}.json")
-    write_json(stage.run.evaluation / "ledger.json", ledger.as_json())
-
-
-def _score(
-    source: ModelSource, who: Subject, stage: Stage, tasks: Mapping[str, TaskData], held_out: list[Any]
-) -> Scores:
-    role = "teacher" if who == "teacher" else "student"
-    model = load_model(
-        source.path,
-        who=role,
-        dtype=source.dtype,
-        revision=source.revision,
-        gguf_file=source.gguf_file,
-        quantization=source.quantization,
-        device=best_device(),
-    )
-    return evaluate_model(
-        freeze(model),
-        encoder_of(source, who=role),
-        tasks=tasks,
-        held_out=held_out,
-        max_length=stage.recipe.data.max_length,
-        batch_size=stage.recipe.evaluation.batch_size,
-        track=rich_track(err),
-        answers_to=stage.run.evaluation / f"{who}.answers.jsonl",
-    )
-
-
-def _subjects(stage: Stage, planned: Plan) -> dict[Subject, ModelSource | None]:
-    """Where each model that is to be shown comes from; None where the recipe has none."""
-    sources: dict[Subject, ModelSource | None] = {
-        "teacher": planned.teacher,
-        "before": planned.start,
-        "after": trained(stage.run, "fp32"),
-    }
-    return {who: sources[who] for who in stage.recipe.evaluation.models}
-
-
-def evaluation_data(recipe: Recipe, ledger: Ledger) -> tuple[dict[str, TaskData], list[Any]]:
-    """The rows of every task, and the held-out rows."""
-    tasks = {
-        name: TaskData(task, _examples(recipe, {name: task.data}, ledger))
-        for name, task in recipe.evaluation.tasks.items()
-    }
-    return tasks, _examples(recipe, recipe.data.held_out, ledger)
-
-
-def _examples(recipe: Recipe, datasets: Mapping[str, Dataset], ledger: Ledger) -> list[Any]:
-    read = (
-        load_examples(name, dataset, on_bad_row=recipe.data.on_bad_row, ledger=ledger)
-        for name, dataset in datasets.items()
-    )
-    return [example for examples in read for example in examples]
-
-
-def _show_scores(stage: Stage) -> None:
-    """The table in the terminal."""
-    files = {who: stage.run.evaluation / f"{who}.json" for who in ("teacher", "before", "after")}
-    scores = {who: load_scores(file) for who, file in files.items() if file.exists()}
-    if scores:
-        out.print(scores_table(scores))  # type: ignore[arg-type]
-
-
 def _report(stage: Stage) -> None:
     """The table, and the page."""
-    _show_scores(stage)
+    show_scores(stage)
     page = write_report(stage.run.path)
     write_card(stage.run.path, stage.run.final)
     say(f"report: {page}")

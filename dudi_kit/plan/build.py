@@ -6,9 +6,8 @@ teacher that is yet to be trained.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -19,28 +18,28 @@ from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Example
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.tokenizers import load_tokenizer, train_tokenizer
-from dudi_kit.errors import RecipeError
 from dudi_kit.models.scratch import architecture_config, count_parameters
 from dudi_kit.plan.arithmetic import Arithmetic, arithmetic
 from dudi_kit.plan.budget import planned_disk, planned_memory
 from dudi_kit.plan.chain import Stage
-from dudi_kit.plan.engine import ds_config, engine_stage, launch_command
-from dudi_kit.plan.fingerprint import is_path
+from dudi_kit.plan.contexts import check_contexts
+from dudi_kit.plan.engine import ds_config, launch_command
 from dudi_kit.plan.hardware import Hardware, this_machine
 from dudi_kit.plan.inputs import largest_inputs
 from dudi_kit.plan.launchers import launchers
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.memory import Job
 from dudi_kit.plan.models import config_of, context_of, encoder_of, given, tokenizer_of, trained
-from dudi_kit.plan.rows import Row, RowMaker, TeacherSide, TrainingRows, mixed, texts, training_examples
+from dudi_kit.plan.notices import notices_of, paths_outside
+from dudi_kit.plan.rows import RowMaker, TeacherSide, TrainingRows, mixed, texts, training_examples
 from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedLabels
 from dudi_kit.plan.shape import shape_of
 from dudi_kit.plan.vocabulary import coverage_notices, join, planned, rejoin, speaker
-from dudi_kit.recipe.derive import drawn_as_compared, reading_terms
+from dudi_kit.recipe.derive import reading_terms
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import GivenTokenizer, PretrainedStudent, ScratchStudent, TeacherModel
-from dudi_kit.recipe.schema.signals import ReverseKL, Signals
+from dudi_kit.recipe.schema.signals import Signals
 from dudi_kit.verbalizer.demonstration import Demonstrator
 from dudi_kit.verbalizer.label_words.files import label_sets
 from dudi_kit.verbalizer.label_words.words import LabelWords, check_declared
@@ -111,7 +110,7 @@ def build_plan(
     made = mixed(recipe, maker.rows(examples), ledger)
     coverage = coverage_of((row.language, row.response, row.reading) for row in made.rows)
     contexts = {"student": context_of(config), "teacher": teaching.context if teaching else None}
-    _check_contexts(recipe, examples, made.rows, contexts)
+    check_contexts(recipe, examples, made.rows, contexts)
     batches = arithmetic(recipe.training, rows_per_epoch=made.mixture.rows_per_epoch, processes=processes)
     parameters = count_parameters(config)
     return Plan(
@@ -133,10 +132,10 @@ def build_plan(
         deepspeed=ds_config(recipe, batches),
         launch=["python", *launch_command(processes, str(stage.run.path), resume=False)],
         launchers=launchers(str(stage.run.path), hardware),
-        outside=sorted(set(_outside(json.loads(resolved_json(recipe)), stage.file.parent.resolve()))),
+        outside=sorted(set(paths_outside(json.loads(resolved_json(recipe)), stage.file.parent.resolve()))),
         unasked=len(asked.missing),
         notices=[
-            *_notices(recipe, teaching, ledger),
+            *notices_of(recipe, teaching.vocabulary if teaching else None, ledger),
             *(coverage_notices(recipe.verbalizer.vocabulary, coverage) if teaching else []),
             *asked.lines(),
             *(labels.lines() if labels else ()),
@@ -296,49 +295,6 @@ def teacher_room(recipe: Recipe, teaching: Teaching | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-class Need(NamedTuple):
-    """An input that a model will read, in tokens."""
-
-    who: str
-    row: Row
-    prompt: int
-    answer: int
-
-    @property
-    def tokens(self) -> int:
-        """Both together."""
-        return self.prompt + self.answer
-
-
-def _check_contexts(
-    recipe: Recipe, examples: Sequence[Example], rows: Sequence[Row], contexts: Mapping[str, int | None]
-) -> None:
-    """Every input that will be read fits into the model that reads it. contexts: longest inputs in tokens."""
-    needs = [need for row in rows for need in _needs(recipe, row)]
-    for who, context in contexts.items():
-        longest = max((need for need in needs if need.who == who), key=lambda need: need.tokens, default=None)
-        if context is not None and longest is not None and longest.tokens > context:
-            answer = "rollouts.max_new_tokens" if longest.answer == recipe.rollouts.max_new_tokens else "response"
-            raise RecipeError(
-                f"{who}: its context is {context:,} tokens and {examples[longest.row.index].origin} needs "
-                f"{longest.tokens:,} (prompt {longest.prompt:,}, {answer} {longest.answer:,}). Lower data.max_length "
-                f"with data.on_too_long: skip, or rollouts.max_new_tokens, or choose a {who} with a longer context."
-            )
-
-
-def _needs(recipe: Recipe, row: Row) -> Iterator[Need]:
-    """What is read of one row: y by student and off-policy teacher, ỹ by student and on-policy teacher."""
-    signals, sample = recipe.signals, recipe.rollouts.max_new_tokens
-    yield Need("student", row, len(row.prompt), len(row.response))
-    if signals.sequence.weight or signals.on_policy.weight:
-        yield Need("student", row, len(row.prompt), sample)
-    if row.teacher_prompts and signals.off_policy.weight:
-        heard = row.reading.ids if row.reading else row.response
-        yield Need("teacher", row, len(row.teacher_prompts["off_policy"]), len(heard))
-    if row.teacher_prompts and signals.on_policy.weight:
-        yield Need("teacher", row, len(row.teacher_prompts["on_policy"]), sample)
-
-
 def _shares(made: TrainingRows) -> dict[str, LanguageShare]:
     rows: Counter[str] = Counter(row.language for row in made.rows)
     prompt, response, teacher = Counter[str](), Counter[str](), Counter[str]()
@@ -391,35 +347,3 @@ def _job(
 
 def _fields(batches: Arithmetic) -> dict[str, Any]:
     return batches._asdict()
-
-
-def _outside(value: Any, folder: Path, where: tuple[str, ...] = ()) -> Iterator[str]:
-    """Paths of the recipe that do not lie in its own folder."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _outside(item, folder, (*where, key))
-    elif is_path(where, value) and not Path(value).is_relative_to(folder):
-        yield value
-
-
-def _notices(recipe: Recipe, teaching: Teaching | None, ledger: Ledger) -> list[str]:
-    """What was decided for the user, and what was left out."""
-    asked, runs = recipe.deepspeed.stage, engine_stage(recipe)
-    stage = f"deepspeed.stage: {asked} runs as {runs}: from there on DeepSpeed adds up bf16 gradients in fp32"
-    mapping = [teaching.vocabulary.reason] if teaching else []
-    spans = [_SPANS_OF_SAMPLES] if teaching and _samples_are_no_estimate(recipe, teaching.vocabulary) else []
-    idle = [f"dataset {name}: not read, its weight is 0" for name, d in recipe.data.train.items() if d.weight == 0]
-    return [*mapping, *spans, *([stage] if runs != asked else []), *idle, *ledger.lines()]
-
-
-_SPANS_OF_SAMPLES = (
-    "signals.on_policy: spans are compared as 'this text or another', as on the corpus: rollouts are drawn at another "
-    "temperature than the signal's, or cut by top_p, so likelihoods of samples are a biased estimate of the reverse KL"
-)
-
-
-def _samples_are_no_estimate(recipe: Recipe, vocabulary: JointVocabulary) -> bool:
-    """A reverse KL of spans was asked for, and the samples are not of the distribution that it is of."""
-    signal = recipe.signals.on_policy
-    asked = vocabulary.mapping == "align" and signal.weight > 0 and isinstance(signal.divergence, ReverseKL)
-    return asked and not drawn_as_compared(signal, recipe.rollouts)

@@ -1,0 +1,44 @@
+"""What a plan tells beside its figures: what was decided for the user, what is left out or read from elsewhere."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dudi_kit.data.ledger import Ledger
+from dudi_kit.plan.engine import engine_stage
+from dudi_kit.plan.fingerprint import is_path
+from dudi_kit.recipe.derive import drawn_as_compared
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.signals import ReverseKL
+from dudi_kit.verbalizer.vocabulary.mapping import JointVocabulary
+
+SPANS_OF_SAMPLES = (
+    "signals.on_policy: spans are compared as 'this text or another', as on the corpus: rollouts are drawn at another "
+    "temperature than the signal's, or cut by top_p, so likelihoods of samples are a biased estimate of the reverse KL"
+)
+
+
+def paths_outside(value: Any, folder: Path, where: tuple[str, ...] = ()) -> Iterator[str]:
+    """Paths of the recipe that do not lie in its own folder."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from paths_outside(item, folder, (*where, key))
+    elif is_path(where, value) and not Path(value).is_relative_to(folder):
+        yield value
+
+
+def notices_of(recipe: Recipe, vocabulary: JointVocabulary | None, ledger: Ledger) -> list[str]:
+    """What was decided for the user, and what was left out."""
+    asked, runs = recipe.deepspeed.stage, engine_stage(recipe)
+    stage = f"deepspeed.stage: {asked} runs as {runs}: from there on DeepSpeed adds up bf16 gradients in fp32"
+    mapping = [vocabulary.reason] if vocabulary else []
+    spans = [SPANS_OF_SAMPLES] if vocabulary and _samples_are_no_estimate(recipe, vocabulary) else []
+    idle = [f"dataset {name}: not read, its weight is 0" for name, d in recipe.data.train.items() if d.weight == 0]
+    return [*mapping, *spans, *([stage] if runs != asked else []), *idle, *ledger.lines()]
+
+
+def _samples_are_no_estimate(recipe: Recipe, vocabulary: JointVocabulary) -> bool:
+    """A reverse KL of spans was asked for, and the samples are not of the distribution that it is of."""
+    signal = recipe.signals.on_policy
+    asked = vocabulary.mapping == "align" and signal.weight > 0 and isinstance(signal.divergence, ReverseKL)
+    return asked and not drawn_as_compared(signal, recipe.rollouts)
