@@ -192,7 +192,11 @@ def test_a_teacher_whose_tokenizer_loses_a_script_is_refused_with_the_number(tmp
     teacher = wordpiece(*{word for row in ROWS for word in row["response"].replace(".", " .").split()} - {"แมวอยู่ใต้โต๊ะ"})
     recipe = with_models(tmp_path, teacher__chat_template="plain")
     write_shell(tmp_path / "models" / "teacher", teacher)
-    words = ("verbalizer.vocabulary.min_coverage (90%)", "th ", "lower min_coverage, or set below: warn")
+    words = (
+        "verbalizer.vocabulary.min_coverage (90%)",
+        "response of which the teacher's tokenizer loses letters: 4 (th 4); first: ",
+        "lower min_coverage, or set below: warn",
+    )
     refused(run(recipe), recipe, *words)
     recipe = with_models(tmp_path, teacher__chat_template="plain", verbalizer__vocabulary__below="warn")
     write_shell(tmp_path / "models" / "teacher", teacher)

@@ -136,7 +136,7 @@ def build_plan(
         unasked=len(asked.missing),
         notices=[
             *notices_of(recipe, teaching.vocabulary if teaching else None, ledger),
-            *(coverage_notices(recipe.verbalizer.vocabulary, coverage) if teaching else []),
+            *(coverage_notices(recipe.verbalizer.vocabulary, coverage, ledger) if teaching else []),
             *asked.lines(),
             *(labels.lines() if labels else ()),
         ],

@@ -27,6 +27,9 @@ from dudi_kit.verbalizer.vocabulary.reading import Reading
 ShownSource = Literal["parallel", "pool", "teacher", "none"]
 """Where the demonstration came from that the teacher read with a row; `none`: it read the bare prompt."""
 
+LOST = "response of which"
+"""Begins the ledger's events of texts that a tokenizer can't say."""
+
 
 class TeacherPrompt(NamedTuple):
     """What the teacher reads before a response."""
@@ -169,7 +172,7 @@ class TeacherSide:
             )
         reading = self.vocabulary.read(response)
         for loss in self.vocabulary.losses(example.response, response, cut=encoded.truncated):
-            self.ledger.count(f"response of which {loss}", example.language, str(example.origin))
+            self.ledger.count(f"{LOST} {loss}", example.language, str(example.origin))
         return reading
 
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Example
+from dudi_kit.data.ledger import Ledger
 from dudi_kit.errors import VocabularyMismatch
 from dudi_kit.plan.layout import RunDir
+from dudi_kit.plan.rows import LOST
 from dudi_kit.plan.schema import PlannedVocabulary, TaughtShare
 from dudi_kit.recipe.schema.verbalizer import Vocabulary
 from dudi_kit.verbalizer.vocabulary.coverage import Coverage, describe
@@ -70,8 +72,9 @@ def planned(vocabulary: JointVocabulary, wish: Wish, coverage: Coverage, *, stud
     )
 
 
-def coverage_notices(settings: Vocabulary, coverage: Coverage) -> list[str]:
-    """What the teacher has a word on, by language. VocabularyMismatch where it is too little."""
+def coverage_notices(settings: Vocabulary, coverage: Coverage, ledger: Ledger) -> list[str]:
+    """What the teacher has a word on, by language. VocabularyMismatch where it is too little, with the texts that a
+    tokenizer was seen to lose."""
     poor = {code: shares for code, shares in coverage.items() if 1 - shares.none < settings.min_coverage}
     if not poor:
         return describe(coverage)
@@ -81,7 +84,8 @@ def coverage_notices(settings: Vocabulary, coverage: Coverage) -> list[str]:
         f"response tokens in {named}: the two tokenizers do not say the same text there"
     )
     if settings.below == "error":
+        lost = "".join(f" ({line})" for line in ledger.lines() if line.startswith(LOST))
         raise VocabularyMismatch(
-            f"{text}. Choose another teacher, leave the language out, lower min_coverage, or set below: warn."
+            f"{text}{lost}. Choose another teacher, leave the language out, lower min_coverage, or set below: warn."
         )
     return [text, *describe(coverage)]
