@@ -3,8 +3,9 @@
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.evaluation import Evaluation
 from dudi_kit.recipe.schema.models import GivenTokenizer, ScratchStudent, Student
+from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.recipe.schema.signals import LikelihoodSignal, SequenceSignal, Signals, TokenSignal
-from dudi_kit.recipe.schema.training import Rollouts, Training
+from dudi_kit.recipe.schema.training import Training
 from dudi_kit.recipe.schema.verbalizer import Term, Verbalizer
 
 COLD_START_SUFFIX = ".cold-start"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dudi_kit.recipe.derive import drawn_as_compared
+from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.recipe.schema.signals import (
     JSD,
     ForwardKL,
@@ -17,7 +18,6 @@ from dudi_kit.recipe.schema.signals import (
     SkewReverseKL,
     TokenSignal,
 )
-from dudi_kit.recipe.schema.training import Rollouts
 from dudi_kit.signals.divergences import (
     Divergence,
     forward_kl,

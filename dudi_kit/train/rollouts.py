@@ -15,7 +15,10 @@ from transformers import LogitsProcessor, PreTrainedModel, TopPLogitsWarper
 
 from dudi_kit.models.generation import Continuation, Stops, continue_prompts
 from dudi_kit.plan.rows import Row
-from dudi_kit.recipe.schema.training import Rollouts
+from dudi_kit.recipe.schema.rollouts import Rollouts
+from dudi_kit.signals.result import Sums
+from dudi_kit.train.metrics import Window
+from dudi_kit.train.step import Pair
 
 
 class Sampler:
@@ -93,3 +96,19 @@ class DrawByRow(LogitsProcessor):
         self.position += 1
         chosen_B1 = torch.searchsorted(cumulated_BV, uniform_B1, right=True).clamp_(max=scores.shape[1] - 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen_B1, 0.0)
+
+
+def observe_rollouts(window: Window, pairs: Sequence[Pair]) -> None:
+    """Length, truncation and sameness of the samples: a student that babbles or parrots shows here first."""
+    sampled = [(pair, pair.rollout) for pair in pairs if pair.rollout]
+    if not sampled:
+        return
+    languages = [pair.row.language for pair, _ in sampled]
+    one = torch.ones(len(sampled))
+    facts = {
+        "tokens": [len(rollout.ids) for _, rollout in sampled],
+        "truncated": [not rollout.ended for _, rollout in sampled],
+        "same_as_reference": [rollout.ids == pair.row.response for pair, rollout in sampled],
+    }
+    for name, values in facts.items():
+        window.add(f"rollout.{name}", Sums(torch.tensor(values, dtype=torch.float64), one), languages)

@@ -18,8 +18,8 @@ from dudi_kit.data.batches import Batch, join
 from dudi_kit.models.generation import Continuation
 from dudi_kit.models.reading import frozen_response_logits, response_logits
 from dudi_kit.plan.rows import Row
+from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.recipe.schema.signals import Signals, TokenSignal
-from dudi_kit.recipe.schema.training import Rollouts
 from dudi_kit.recipe.schema.verbalizer import Term
 from dudi_kit.signals.divergences import Divergence
 from dudi_kit.signals.likelihood import dft_signal, sft_signal

@@ -25,7 +25,7 @@ from dudi_kit.plan.rows import training_examples
 from dudi_kit.plan.schema import read_plan
 from dudi_kit.recipe.load import load_recipe
 from dudi_kit.recipe.schema.models import Architecture
-from dudi_kit.train import worker
+from dudi_kit.train import assembly
 from tests.small import DATASET, ROWS, SFT_ALONE, call, tokenizer, write_chain
 
 
@@ -189,13 +189,13 @@ def test_training_makes_the_rows_of_the_plan_from_the_answers_and_refuses_to_do_
     student, teaching = sides_of(stage, examples)
     room = teacher_room(stage.recipe, teaching)
     rows = training_rows(stage.recipe, examples, student, teaching, room, Ledger(), asked).rows
-    assert worker.planned_rows(run, stage.recipe, plan, student, teaching_of(plan, run, student)).rows == rows
+    assert assembly.planned_rows(run, stage.recipe, plan, student, teaching_of(plan, run, student)).rows == rows
     assert teaching is not None
     read = [teaching.encoder.tokenizer.decode(row.teacher_prompts["on_policy"]) for row in rows]
     assert sum("Under the table." in text for text in read) == 8
     run.asked.unlink()
     with pytest.raises(RunDirectoryError, match="lacks 8 texts that the teacher has to write before training"):
-        worker.planned_rows(run, stage.recipe, plan, student, teaching_of(plan, run, student))
+        assembly.planned_rows(run, stage.recipe, plan, student, teaching_of(plan, run, student))
 
 
 def test_responses_of_a_teacher_are_asked_once_for_the_cold_start_and_what_follows(

@@ -23,7 +23,7 @@ from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.schema import read_plan
 from dudi_kit.recipe.load import load_recipe
 from dudi_kit.recipe.publish import recipe_from_resolved
-from dudi_kit.train import step, worker
+from dudi_kit.train import assembly, step
 from dudi_kit.train.step import Pair
 from tests.data.tiny import SENTENCES
 from tests.small import (
@@ -70,9 +70,9 @@ def ids_of(spans: list[Span], *kinds: Kind) -> list[int]:
 
 def training_loop(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a training process makes of a planned run directory; only the engine is stood in for."""
-    monkeypatch.setattr(worker, "prepare", lambda accelerator, student, optimizer: (student, optimizer))
+    monkeypatch.setattr(assembly, "prepare", lambda accelerator, student, optimizer: (student, optimizer))
     recipe = recipe_from_resolved(run.resolved.read_text(encoding="utf-8"))
-    return worker.make_loop(run, recipe, read_plan(run), SimpleNamespace(device="cpu"), None)  # type: ignore[arg-type]
+    return assembly.make_loop(run, recipe, read_plan(run), SimpleNamespace(device="cpu"), None)  # type: ignore[arg-type]
 
 
 def test_the_ids_shown_are_the_ids_trained_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Turn
 from dudi_kit.models.generation import Continuation
 from dudi_kit.plan.rows import Row
+from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.recipe.schema.signals import Signals
-from dudi_kit.recipe.schema.training import Rollouts
 from dudi_kit.signals.objective import combine
 from dudi_kit.train.builders import tensors_of
 from dudi_kit.train.facing import facing

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from dudi_kit.models.generation import Stops, continue_prompts
 from dudi_kit.plan.rows import Row
-from dudi_kit.recipe.schema.training import Rollouts
+from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.train.rollouts import DrawByRow, Sampler
 
 PIECES = 24

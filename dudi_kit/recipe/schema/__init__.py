@@ -4,10 +4,13 @@ from typing import Literal
 
 from dudi_kit.recipe.schema.base import Name, Requirement, Strict, Text
 from dudi_kit.recipe.schema.data import Data
+from dudi_kit.recipe.schema.engine import DeepSpeed
 from dudi_kit.recipe.schema.evaluation import Evaluation
 from dudi_kit.recipe.schema.models import Student, Teacher
+from dudi_kit.recipe.schema.output import Output
+from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.recipe.schema.signals import Signals
-from dudi_kit.recipe.schema.training import DeepSpeed, Output, Rollouts, Training
+from dudi_kit.recipe.schema.training import Training
 from dudi_kit.recipe.schema.verbalizer import Verbalizer
 
 __all__ = ["Recipe"]

@@ -1,25 +1,12 @@
-"""`rollouts`, `training`, `deepspeed` and `output`: how the run is carried out."""
+"""`training`: the optimisation."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dudi_kit.recipe.schema.base import Count, Positive, Probability, Seed, Strict, Text, Weight
+from dudi_kit.recipe.schema.base import Count, Positive, Probability, Seed, Strict, Weight
 
 Schedule = Literal["constant", "linear", "cosine"]
-
-
-class Rollouts(Strict):
-    """ỹ: one response of the student itself for each prompt, shared by the signals that need it."""
-
-    max_new_tokens: Count = 128
-    """Longest sample, in tokens; one that did not end by then is marked as truncated and gets no end-of-turn."""
-
-    temperature: Weight = 1.0
-    """Of the sampling; 0 is greedy."""
-
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Sample from the smallest set of pieces with this much mass."""
 
 
 class Training(Strict):
@@ -69,17 +56,3 @@ class Training(Strict):
 
     log_every: Count = 10
     """Optimizer steps between two lines of metrics.jsonl; each is the mean over its steps."""
-
-
-class DeepSpeed(Strict):
-    """The engine."""
-
-    stage: Annotated[int, Field(ge=0, le=3)] = 0
-    """ZeRO stage: 0 none, 1 shards the optimizer, 2 the gradients too. With bf16, 0 runs as 1; the plan says so."""
-
-
-class Output(Strict):
-    """Where the run directory goes; nothing is written anywhere else."""
-
-    folder: Text = "outputs"
-    """Relative to where the command is called; the run directory is `folder/name`. `--output` may name any other."""

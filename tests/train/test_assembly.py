@@ -11,7 +11,7 @@ from dudi_kit.data.batches import join
 from dudi_kit.models.reading import response_logits
 from dudi_kit.models.reference import frozen_copy
 from dudi_kit.plan.schema import ModelSource
-from dudi_kit.train.worker import start_student
+from dudi_kit.train.assembly import start_student
 
 
 @pytest.fixture
