@@ -44,18 +44,18 @@ STYLE = {
 }
 
 
-def _styled(draw: Callable[P, str | None]) -> Callable[P, str | None]:
+def styled(draw: Callable[P, str | None]) -> Callable[P, str | None]:
     """Draw under our settings and leave matplotlib's global ones as they were."""
 
     @wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> str | None:
+    def under_our_settings(*args: P.args, **kwargs: P.kwargs) -> str | None:
         with mpl.rc_context(STYLE):
             return draw(*args, **kwargs)
 
-    return styled
+    return under_our_settings
 
 
-@_styled
+@styled
 def loss_curves(steps: list[dict[str, Any]]) -> str | None:
     """The objective, each signal, gradient norm, learning rate and speed over the steps; None without any."""
     panels: dict[str, Points] = {"objective (loss)": series(steps, "loss")}
@@ -67,7 +67,7 @@ def loss_curves(steps: list[dict[str, Any]]) -> str | None:
     return _small_multiples(panels)
 
 
-@_styled
+@styled
 def measure_curves(steps: list[dict[str, Any]]) -> str | None:
     """What rollouts and signals measured beside their losses, over all languages; None without any."""
     panels: dict[str, Points] = {
@@ -79,14 +79,14 @@ def measure_curves(steps: list[dict[str, Any]]) -> str | None:
     return _small_multiples({title.replace("_", " "): points for title, points in panels.items()})
 
 
-@_styled
+@styled
 def language_curves(steps: list[dict[str, Any]], signal: str) -> str | None:
     """One signal's loss: a panel for each language, its curve dark before the mean of all languages in grey."""
     path = ("signals", signal)
     return _by_language(steps, (*path, "by_language"), series(steps, *path, "loss"))
 
 
-@_styled
+@styled
 def transfer_curves(steps: list[dict[str, Any]], signal: str) -> str | None:
     """One signal's overlap of likely pieces: a panel for each language, as above."""
     path = ("signals", signal, "metrics", OVERLAP)
@@ -105,17 +105,17 @@ def _by_language(steps: list[dict[str, Any]], path: tuple[str, ...], overall: Po
         _curve(axis, points)
         name = LANGUAGES[language].name if language in LANGUAGES else ""
         axis.set_title(f"{language} {name}", loc="left", parse_math=False)
-    return _svg(figure)
+    return svg_of(figure)
 
 
-@_styled
+@styled
 def score_bars(comparison: Comparison) -> str | None:
     """One metric by language: grouped bars of teacher, before and after, with their 95 % intervals where known."""
     rows = [row for row in comparison.rows if row.scores]
     subjects = [subject for subject in SUBJECTS if any(subject in row.scores for row in rows)]
     if not rows:
         return None
-    figure = _figure(5.8, 3.1)
+    figure = figure_of(5.8, 3.1)
     axis = figure.add_subplot()
     _tidy(axis)
     width = 0.8 / len(subjects)
@@ -136,7 +136,7 @@ def score_bars(comparison: Comparison) -> str | None:
         axis.axvline(len(rows) - 1.5, color=GREY, linewidth=0.8, linestyle=":")
     axis.set_ylabel(comparison.unit if comparison.higher_is_better else "bits")
     figure.legend(loc="outside upper left", ncols=len(subjects), frameon=False)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def thinned(points: Points, most: int = MOST_POINTS) -> Points:
@@ -156,7 +156,7 @@ def _small_multiples(panels: dict[str, Points]) -> str | None:
     for axis, (title, points) in zip(axes, shown.items(), strict=True):
         _curve(axis, points)
         axis.set_title(title, loc="left", parse_math=False)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def _curve(axis: Axes, points: Points) -> None:
@@ -164,7 +164,7 @@ def _curve(axis: Axes, points: Points) -> None:
     axis.plot(*zip(*thinned(points), strict=True), color=DARK, linewidth=1.3, marker=marker, markersize=3)
 
 
-def _figure(width: float, height: float) -> Figure:
+def figure_of(width: float, height: float) -> Figure:
     """Inches. A Figure of its own, never pyplot's: nothing global is touched."""
     return Figure(figsize=(width, height), layout="constrained")
 
@@ -173,7 +173,7 @@ def _panels(count: int, *, shared: bool) -> tuple[Figure, list[Axes]]:
     """A grid of small panels, up to four in a row, and its first `count` axes."""
     columns = min(4, count)
     lines = -(-count // columns)
-    figure = _figure(2.25 * columns if columns > 1 else 4.5, 1.7 * lines + 0.2)
+    figure = figure_of(2.25 * columns if columns > 1 else 4.5, 1.7 * lines + 0.2)
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=shared)
     axes = list(grid.flat)
     for axis in axes[:count]:
@@ -193,7 +193,7 @@ def _tidy(axis: Axes) -> None:
     axis.set_axisbelow(True)
 
 
-def _svg(figure: Figure) -> str:
+def svg_of(figure: Figure) -> str:
     """The figure as an <svg> element that fits the width of its place; the same input gives the same text."""
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
