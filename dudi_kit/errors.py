@@ -28,6 +28,12 @@ class DudiError(Exception):
     exit_code: Exit = Exit.INVALID
 
 
+class UsageError(DudiError, ValueError):
+    """The command line names something that does not exist."""
+
+    exit_code = Exit.USAGE
+
+
 class RecipeError(DudiError, ValueError):
     """The recipe breaks a rule; the text names file, line, value, rule and fix."""
 
