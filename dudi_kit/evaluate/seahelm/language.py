@@ -24,6 +24,13 @@ SCRIPTS: dict[str, list[tuple[int, int]]] = {
 MIN_LETTERS = 20
 """Shorter answers (a letter, a label, a name) say nothing about the language."""
 
+UNTOLD = frozenset({"jv", "su"})
+"""Languages whose own text the detector takes for another's too often to call an answer wrong.
+
+Share of SIB-200's 701 human sentences that the rule below would call wrong: Javanese 36 %, Sundanese 38 %; every other
+language of the kit at most 0.6 %.
+"""
+
 _ALIKE = frozenset({"id", "ms"})
 
 
@@ -39,13 +46,13 @@ def detect(text: str) -> str:
 
 
 def is_wrong_language(text: str, language: str) -> bool | None:
-    """Whether an answer is in another language than it should be; None where it is too short to tell.
+    """Whether an answer is in another language than it should be; None where it can't be told.
 
-    For languages with a script of their own: half of its letters or more are of other scripts. For the others:
-    SEA-HELM's rule.
+    That is: too short, or one of `UNTOLD`. For languages with a script of their own: half of its letters or more are of
+    other scripts. For the others: SEA-HELM's rule.
     """
     letters = [character for character in text if unicodedata.category(character)[0] in "LM"]
-    if len(letters) < MIN_LETTERS:
+    if len(letters) < MIN_LETTERS or language in UNTOLD:
         return None
     blocks = SCRIPTS.get(language)
     if blocks is None:
@@ -60,7 +67,7 @@ class WrongLanguage:
 
     wrong: int
     judged: int
-    """Answers long enough to tell."""
+    """Answers whose language can be told."""
 
     @property
     def rate(self) -> float | None:
