@@ -74,7 +74,9 @@ def check_labels(labels: Sequence[str]) -> None:
         raise DataError(f"labels {list(labels)!r}: a choice needs two labels or more")
     seen: dict[str, str] = {}
     for label in labels:
-        if (before := seen.setdefault(label.lower(), label)) is not label:
+        before = seen.get(label.lower())
+        seen[label.lower()] = label
+        if before is not None:
             raise DataError(
                 f"labels {before!r} and {label!r} are the same in lower case, and answers are compared in lower case. "
                 "Rename one"

@@ -69,7 +69,9 @@ def test_the_aggregates_are_equal(sets):
     assert "SEA-HELM score" not in ours.overall.name
 
 
-@pytest.mark.parametrize("said", json.loads((Path(__file__).parent / "own_goldens.json").read_text()), ids=lambda s: s["name"])
+@pytest.mark.parametrize(
+    "said", json.loads((Path(__file__).parent / "own_goldens.json").read_text()), ids=lambda s: s["name"]
+)
 def test_the_small_set_of_every_clone(said):
     for package in said["packages"]:
         pytest.importorskip(package, reason="the extra seahelm is not installed")
@@ -84,8 +86,6 @@ def test_the_small_set_of_every_clone(said):
     assert ours.parsed == [row["parsed"] for row in said["rows"]]
     assert ours.items == pytest.approx([row["score"] for row in said["rows"]], rel=0, abs=1e-9)
     assert ours.figures == pytest.approx(said["figures"], rel=0, abs=1e-9)
-
-
 
 
 def _score(said, rows):

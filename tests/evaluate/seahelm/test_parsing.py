@@ -31,8 +31,9 @@ def test_labels_by_hand(response, label):
     assert label_reader("Jawaban:", MOODS)(response) == label
 
 
-def test_a_letter_is_read_from_the_beginning_of_a_word():
-    assert label_reader("Jawaban:", list("ABCD"))("Jawaban: Bandung") == "B"
+def test_letters_are_read_from_the_beginning_of_a_word():
+    assert label_reader("Jawaban:", ["B", "C"])("Jawaban: Bandung") == "B"
+    assert label_reader("Jawaban:", list("ABCD"))("Jawaban: Bandung") == "A"  # B, then a: the last of a run
 
 
 def test_the_longest_label_is_read_whatever_the_order_of_the_labels():
