@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dudi_kit.errors import DataError
-from dudi_kit.evaluate.seahelm.metrics import Mode
+from dudi_kit.evaluate.seahelm.metrics import METRICS, Mode
 from dudi_kit.evaluate.seahelm.official import (
     OFFICIAL,
     SEA_LANGUAGES,
@@ -137,12 +137,17 @@ def _task(runs: Sequence[TaskScore], mode: Mode) -> Covered:
     whole = len(have) == RUNS[mode] == len(runs) and all(place is not None and _is_official(s, place) for s in runs)
     what = f"{runs[0].task} in {runs[0].language}"
     return Covered(
-        name=f"SEA-HELM {what}" if whole else f"{what} by {runs[0].metric}",
+        name=f"SEA-HELM {what}" if whole else f"{what} by {_named(runs[0].metric)}",
         value=_average(have.values()),
         covers=tuple(have),
         missing=tuple(run for run in values if run not in have),
         whole=whole,
     )
+
+
+def _named(metric: str) -> str:
+    substituted = METRICS[metric].substitute_for if metric in METRICS else None
+    return f"{metric} in place of {substituted}" if substituted else metric
 
 
 def _is_official(score: TaskScore, place: OfficialTask) -> bool:

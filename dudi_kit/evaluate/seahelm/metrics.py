@@ -81,7 +81,6 @@ class TaskMetric:
 
     score: Callable[[Rows, Mode], Scored]
     needs: frozenset[Need]
-    about: str
     substitute_for: str | None = None
     """SEA-HELM's own metric where this one only stands in for it."""
 
@@ -107,6 +106,7 @@ def metric_named(name: str) -> TaskMetric:
 
 
 def _balanced_accuracy(rows: Rows, mode: Mode) -> Scored:
+    """Mean recall over the right labels, normalised so that guessing is 0."""
     labels = rows.labels or ()
     read = label_reader(rows.tag, labels)
     gold, parsed = [references[0] for references in rows.references], [read(text) for text in rows.responses]
@@ -125,6 +125,7 @@ def _balanced_accuracy(rows: Rows, mode: Mode) -> Scored:
 
 
 def _token_f1(rows: Rows, mode: Mode) -> Scored:
+    """F1 of the words of a short answer, the best over the references."""
     parsed, tokenizer = _lines(rows), answer_tokenizer_of(rows.language)
     scores = [answer_score(*pair, rows.language) for pair in zip(parsed, rows.references, strict=True)]
     f1 = 100 * sum(row.f1 for row in scores) / len(scores)
@@ -140,6 +141,7 @@ def _token_f1(rows: Rows, mode: Mode) -> Scored:
 
 
 def _rouge_l(rows: Rows, mode: Mode) -> Scored:
+    """F1 of the longest common subsequence of a summary's and its reference's words."""
     parsed, tokenizer = _lines(rows), tokenizer_of(rows.language)
     scores = [
         rouge.rouge_l(references[0], summary, rows.language)
@@ -158,6 +160,7 @@ def _rouge_l(rows: Rows, mode: Mode) -> Scored:
 
 
 def _chrf_plus_plus(rows: Rows, mode: Mode) -> Scored:
+    """F-score of a translation's character 6-grams and word 2-grams, over the whole corpus."""
     parsed, gold = _lines(rows), [references[0] for references in rows.references]
     value = chrf_plus_plus(gold, parsed)
     figures = {"chrf_score": value, "normalized_chrf_score": value, "null_count": parsed.count("")}
@@ -166,6 +169,7 @@ def _chrf_plus_plus(rows: Rows, mode: Mode) -> Scored:
 
 
 def _strict_pass(rows: Rows, mode: Mode) -> Scored:
+    """Instruction followed, and the answer in the right language."""
     texts = [response or "" for response in rows.responses]
     expected = rows.answer_languages or [rows.language] * len(texts)
     speaks = [is_in_language(text, language) for text, language in zip(texts, expected, strict=True)]
@@ -185,26 +189,11 @@ def _strict_pass(rows: Rows, mode: Mode) -> Scored:
 
 
 METRICS: dict[str, TaskMetric] = {
-    "balanced_accuracy": TaskMetric(
-        _balanced_accuracy,
-        frozenset({"labels", "references"}),
-        "mean recall over the right labels, normalised so that guessing is 0",
-    ),
-    "token_f1": TaskMetric(
-        _token_f1, frozenset({"references"}), "F1 of the words of a short answer, best over the references"
-    ),
-    "rouge_l": TaskMetric(
-        _rouge_l, frozenset({"references"}), "longest common subsequence of a summary's and its reference's words"
-    ),
-    "chrf++": TaskMetric(
-        _chrf_plus_plus,
-        frozenset({"references"}),
-        "F-score of character 6-grams and word 2-grams of translations",
-        substitute_for="MetricX-24-XXL",
-    ),
-    "strict_pass": TaskMetric(
-        _strict_pass, frozenset({"followed"}), "instruction followed, and the answer in the right language"
-    ),
+    "balanced_accuracy": TaskMetric(_balanced_accuracy, frozenset({"labels", "references"})),
+    "token_f1": TaskMetric(_token_f1, frozenset({"references"})),
+    "rouge_l": TaskMetric(_rouge_l, frozenset({"references"})),
+    "chrf++": TaskMetric(_chrf_plus_plus, frozenset({"references"}), substitute_for="MetricX-24-XXL"),
+    "strict_pass": TaskMetric(_strict_pass, frozenset({"followed"})),
 }
 """Name → metric. All values are in percent and higher is better."""
 

@@ -1,7 +1,8 @@
 """What a response says, as SEA-HELM v1.2.1 reads it: a label after the answer tag, or the rest of the tag's line.
 
 The tag is a regular expression, as it is for SEA-HELM. Task files are untrusted, and a repetition in a regular
-expression can take for ever, so `check_tag` allows none; a tag without special characters means itself.
+expression can take for ever, so `check_tag` allows none; a tag without special characters means itself. All of
+SEA-HELM's tasks have a tag; for a task without (an empty tag) the whole response is the answer.
 
 SEA-HELM puts the labels of the rows into its expression in the order of a Python set, so where one label is the
 beginning of another its result depends on the process. Here the longest label that fits is read; of equally long ones
@@ -35,7 +36,7 @@ def label_reader(tag: str, labels: Sequence[str]) -> LabelReader:
     check_tag(tag)
     check_labels(labels)
     ordered = sorted(labels, key=lambda label: (-len(label), label))
-    pattern = re.compile(rf"{tag}[\s*]*({'|'.join(map(re.escape, ordered))})+", re.IGNORECASE)
+    pattern = _behind(tag, rf"[\s*]*({'|'.join(map(re.escape, ordered))})+", re.IGNORECASE)
     by_lower = {label.lower(): label for label in labels}
 
     def read(response: str | None) -> str | None:
@@ -51,7 +52,7 @@ def line_reader(tag: str) -> LineReader:
     that line. Without a tag it is the whole response.
     """
     check_tag(tag)
-    pattern = re.compile(rf"{tag}[\s`*]*(.*)")
+    pattern = _behind(tag, r"[\s`*]*(.*)")
     return lambda response: _after(pattern, response or "")
 
 
@@ -90,8 +91,12 @@ def check_labels(labels: Sequence[str]) -> None:
             )
 
 
-def _after(pattern: re.Pattern[str], response: str) -> str:
-    match = pattern.search(response)
+def _behind(tag: str, answer: str, flags: int = 0) -> re.Pattern[str] | None:
+    return re.compile(tag + answer, flags) if tag else None
+
+
+def _after(pattern: re.Pattern[str] | None, response: str) -> str:
+    match = None if pattern is None else pattern.search(response)
     found = None if match is None else match[1]
     return (response if found is None else found).strip()
 

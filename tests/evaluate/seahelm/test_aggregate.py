@@ -29,6 +29,8 @@ def test_means_by_hand_weigh_tasks_groups_competencies_and_languages_alike():
         nlu("sentiment", "jv", 5.0),
     ], "run-json")  # fmt: skip
     assert ours.tasks["id"]["nlg"]["translations"].value == 70.0
+    assert ours.tasks["id"]["nlg"]["abssum"].name == "SEA-HELM abssum in id"
+    assert ours.tasks["jv"]["nlu"]["sentiment"].name == "sentiment in jv by balanced_accuracy"
     assert ours.competencies["id"]["nlg"].value == 50.0
     assert ours.languages["id"].value == (15 + 50) / 2
     assert ours.overall.value == (32.5 + 5) / 2

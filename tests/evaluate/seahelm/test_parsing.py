@@ -62,6 +62,12 @@ def test_lines_by_hand(response, answer):
     assert line_reader("Jawaban:")(response) == answer
 
 
+def test_without_a_tag_the_whole_response_is_the_answer():
+    assert label_reader("", ["A", "B"])(" a.") == "A"
+    assert label_reader("", ["A", "B"])("Saya pilih B") is None
+    assert line_reader("")(" di pasar\nlama ") == "di pasar\nlama"
+
+
 def test_a_tag_is_a_regular_expression():
     assert line_reader(r"[:：]")("x： ya") == "ya"
     assert label_reader("Answer.", MOODS)("Answer- neutral") == "neutral"
