@@ -40,13 +40,19 @@ class Rows:
     """Right answers of each row; one label, summary or translation, or several short answers."""
 
     labels: Sequence[str] | None = None
-    """All labels of the full set, even where these rows are a part of it: chance is 1 / their number."""
+    """All labels that are right somewhere in the full set, even where these rows are a part of it: chance is 1 / their
+    number."""
 
     followed: Sequence[bool | None] = ()
     """Whether the instruction of each row was followed; None where SEA-HELM does not judge the row."""
 
     answer_languages: Sequence[str] | None = None
     """The language that each answer should be in, where it is not the task's."""
+
+    @property
+    def silent(self) -> bool:
+        """No response has any text. SEA-HELM's score is then 0, which looks like one: report it as missing."""
+        return not any((response or "").strip() for response in self.responses)
 
 
 @dataclass(frozen=True)

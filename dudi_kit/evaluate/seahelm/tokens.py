@@ -122,7 +122,7 @@ def _han_apart(text: str) -> str:
 
 @cache
 def _onmt() -> Words:
-    with _extra("pyonmttok", "ROUGE-L"):
+    with _extra("pyonmttok", "ROUGE-L", " under Python 3.12 or 3.11, the last that it is made for"):
         import pyonmttok
     tokenizer = pyonmttok.Tokenizer("aggressive")
 
@@ -166,11 +166,11 @@ def _jieba() -> Words:
 
 
 @contextmanager
-def _extra(package: str, what: str) -> Iterator[None]:
+def _extra(package: str, what: str, where: str = "") -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
         raise EnvironmentLack(
             f"no score: {what} as SEA-HELM scores it needs {package}, which is not installed. "
-            "Install it with: pip install 'dudi-kit[seahelm]'"
+            f"Install it with: pip install 'dudi-kit[seahelm]'{where}"
         ) from error

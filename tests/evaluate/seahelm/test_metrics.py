@@ -19,7 +19,10 @@ def test_a_subset_without_one_label_is_normalised_against_the_full_set():
 
 
 def test_a_model_that_always_answers_nothing_has_no_label_anywhere():
-    ours = score("balanced_accuracy", Rows("id", [None, ""], references=[["ya"], ["tidak"]], **YES_NO))
+    rows = Rows("id", [None, " \n"], references=[["ya"], ["tidak"]], **YES_NO)
+    ours = score("balanced_accuracy", rows)
+    assert rows.silent
+    assert not Rows("id", [None, "x"]).silent
     assert ours.parsed == [None, None]
     assert ours.figures["null_count"] == 2
     assert ours.figures["accuracy"] == 0.0
