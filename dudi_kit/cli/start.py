@@ -117,7 +117,7 @@ def _model(folder: Path, *, or_scratch: bool = False) -> Callable[[str], Model]:
     """Reads a model. Paths are given from where the user is, and written from where the recipe is."""
 
     def read(text: str) -> Model:
-        from dudi_kit.recipe.checks.complaint import HUB_NAME
+        from dudi_kit.recipe.paths import HUB_NAME
 
         text = text.strip()
         if or_scratch and text == SCRATCH:
@@ -197,7 +197,7 @@ def _builtin(codes: list[str]) -> Rows:
 
 
 def _hub(text: str, codes: list[str]) -> Rows:
-    from dudi_kit.recipe.checks.complaint import HUB_NAME
+    from dudi_kit.recipe.paths import HUB_NAME
 
     name, _, revision = text.partition("@")
     if not re.fullmatch(HUB_NAME, name):

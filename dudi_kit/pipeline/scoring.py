@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from dudi_kit.console import err, notice, out
@@ -10,7 +11,8 @@ from dudi_kit.data.load import load_examples
 from dudi_kit.errors import RunDirectoryError
 from dudi_kit.evaluate.progress import rich_track
 from dudi_kit.evaluate.run import TaskData, evaluate_model
-from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
+from dudi_kit.evaluate.scores import Missing, Scores, load_scores, save_scores
+from dudi_kit.evaluate.task_rows import named_rows
 from dudi_kit.models.loading import best_device, freeze, load_model
 from dudi_kit.plan.chain import Stage
 from dudi_kit.plan.claim import differences
@@ -20,7 +22,7 @@ from dudi_kit.plan.schema import ModelSource, Plan, read_plan
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.data import Dataset
-from dudi_kit.recipe.schema.evaluation import Subject
+from dudi_kit.recipe.schema.evaluation import Subject, Task
 from dudi_kit.report.terminal import scores_table
 
 NOBODY: dict[Subject, str] = {
@@ -51,6 +53,7 @@ def score_models(stage: Stage) -> None:
     planned = read_plan(stage.run)
     ledger = Ledger()
     tasks, held_out = evaluation_data(stage.recipe, ledger)
+    unscored = _unscored(stage.recipe, ledger)
     # Scores of other tasks or models must not stand beside the new ones, not even if this is interrupted.
     shutil.rmtree(stage.run.evaluation, ignore_errors=True)
     write_text(stage.run.resolved, resolved_json(stage.recipe))
@@ -63,6 +66,7 @@ def score_models(stage: Stage) -> None:
             continue
         notice(f"evaluating {who}: {source.path}")
         scores = _score(source, who, stage, tasks, held_out)
+        scores = replace(scores, missing=[*scores.missing, *unscored])
         save_scores(scores, stage.run.evaluation / f"{who}.json")
     write_json(stage.run.evaluation / "ledger.json", ledger.as_json())
 
@@ -107,8 +111,15 @@ def evaluation_data(recipe: Recipe, ledger: Ledger) -> tuple[dict[str, TaskData]
     tasks = {
         name: TaskData(task, _examples(recipe, {name: task.data}, ledger))
         for name, task in recipe.evaluation.tasks.items()
+        if isinstance(task, Task)
     }
     return tasks, _examples(recipe, recipe.data.held_out, ledger)
+
+
+def _unscored(recipe: Recipe, ledger: Ledger) -> list[Missing]:
+    """Tasks that the recipe names by their file: their rows are read, and nothing scores them yet."""
+    named = named_rows(recipe.evaluation, ledger)
+    return [Missing(name, code, "tasks of a file are not scored yet") for name, rows in named.items() for code in rows]
 
 
 def _examples(recipe: Recipe, datasets: Mapping[str, Dataset], ledger: Ledger) -> list[Any]:

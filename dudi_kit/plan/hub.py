@@ -132,7 +132,7 @@ def _named(settings: dict[str, Any]) -> Iterator[_Place]:
             yield _Place("models", model, "tokenizer", "tokenizer_revision")
         elif isinstance(tokenizer, dict) and tokenizer.get("from", "teacher") != "teacher":
             yield _Place("models", tokenizer, "from", "revision")
-    tasks = (task["data"] for task in settings["evaluation"]["tasks"].values())
+    tasks = (task["data"] for task in settings["evaluation"]["tasks"].values() if "data" in task)
     for dataset in (*settings["data"]["train"].values(), *settings["data"]["held_out"].values(), *tasks):
         if "hub" in dataset:
             yield _Place("datasets", dataset, "hub", "revision")

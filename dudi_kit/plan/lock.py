@@ -37,8 +37,10 @@ SHIPPED = (
     ("data", "templates/*.jinja"),
     ("verbalizer", "templates/*.jinja"),
     ("verbalizer", "label_words/*.yaml"),
+    ("evaluate", "tasks/*.yaml"),
+    ("evaluate", "requests.yaml"),
 )
-"""Files of our own that decide what models read and are taught: room and pattern."""
+"""Files of our own that decide what models read, are taught and are asked: room and pattern."""
 
 HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """A commit or a sha256."""

@@ -63,9 +63,9 @@ class Trace:
     """The mistake is in the key itself."""
 
 
-def trace(location: Sequence[str | int]) -> Trace:
-    """Walk a location of Pydantic through the annotations of `Recipe`."""
-    found = Trace((), [Branch(None, Recipe)], None, [], at_key=False)
+def trace(location: Sequence[str | int], root: type[BaseModel] = Recipe) -> Trace:
+    """Walk a location of Pydantic through the annotations of `root`."""
+    found = Trace((), [Branch(None, root)], None, [], at_key=False)
     union: list[Branch] = []
     for part in location:
         if part == "[key]" and found.owner is None:
@@ -113,9 +113,9 @@ def telling(variant: Branch) -> Telling | None:
 
 
 @cache
-def homes(key: str) -> tuple[str, ...]:
-    """Sections of the recipe that have this key, the outer ones first; the root is ''."""
-    found = dict.fromkeys(path for path, name in _all_keys(Recipe, "", depth=4) if name == key)
+def homes(key: str, root: type[BaseModel] = Recipe) -> tuple[str, ...]:
+    """Sections below `root` that have this key, the outer ones first; the root itself is ''."""
+    found = dict.fromkeys(path for path, name in _all_keys(root, "", depth=4) if name == key)
     return tuple(sorted(found, key=lambda path: path.count(".")))
 
 

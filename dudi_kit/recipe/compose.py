@@ -46,6 +46,7 @@ SWITCHES = (
     *(Switch(dataset, ("path", "hub", "builtin")) for dataset in DATASETS),
     *(Switch((*dataset, "format"), ("type",), default="columns") for dataset in DATASETS),
     *(Switch((*dataset, "english", "format"), ("type",), default="columns") for dataset in DATASETS),
+    Switch(("evaluation", "tasks", "*"), ("data", "task")),
     Switch(("signals", "*", "divergence"), ("type",), default="reverse_kl"),
     Switch(("signals", "sequence", "reference"), ("type",), default="cold_start"),
 )

@@ -21,6 +21,9 @@ PLACEHOLDER = "{language}"
 MODELS = frozenset({"model", "tokenizer", "from"})
 """Last keys of the places that may name a folder with a model or a tokenizer."""
 
+COLLECTIONS = frozenset({"data_home", "seahelm_home"})
+"""Last keys of the places that name a folder with benchmarks."""
+
 
 class NamedFile(NamedTuple):
     """A file below a recipe's folder that it needs."""
@@ -77,6 +80,9 @@ def _stray(named: NamedPath, root: FilePath) -> Problem | None:
         return Problem(named.where, "outside", f"{written!r} lies outside the recipe's folder", REASON)
     if is_address(written):
         return Problem(named.where, "outside", f"a path expected, got the address {written!r}", REASON)
+    if named.where[-1] in COLLECTIONS:
+        message = f"{written!r} is a folder, and a recipe by reference brings no benchmarks"
+        return Problem(named.where, "outside", message, "say on the command line where yours are")
     if named.where[-1] in MODELS:
         message = f"{written!r} is a folder, and a recipe by reference brings no weights"
         return Problem(named.where, "outside", message, "name a model on the hub, with its revision")

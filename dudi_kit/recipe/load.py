@@ -16,9 +16,11 @@ from dudi_kit.recipe.compose import Overrides, compose
 from dudi_kit.recipe.confine import outside
 from dudi_kit.recipe.diagnostics import Finding, InvalidRecipeError, Path, Problem, errors, sort
 from dudi_kit.recipe.heal import heal
-from dudi_kit.recipe.paths import make_paths_absolute
+from dudi_kit.recipe.paths import is_plain_file, make_paths_absolute
 from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.evaluation import NamedTask
 from dudi_kit.recipe.sentences import problems, respelt
+from dudi_kit.recipe.task_files import is_file_name, load_task
 from dudi_kit.recipe.yaml_nodes import Node
 
 
@@ -88,6 +90,7 @@ def check_recipe(path: FilePath | str, overrides: Overrides = (), root: FilePath
         *whole.findings,
         *strays,
         *(whole.root.locate(problem) for problem in found if not _flawed(whole.root, problem.path)),
+        *_in_task_files(recipe),
     ]
     findings = sort(findings)
     if recipe is None or errors(findings):
@@ -103,6 +106,18 @@ def check_recipe(path: FilePath | str, overrides: Overrides = (), root: FilePath
         root=root,
     )
     return Checked(loaded, tuple(findings), whole.root)
+
+
+def _in_task_files(recipe: Recipe | None) -> list[Finding]:
+    """What is wrong with the task files that a recipe names."""
+    named = [task.task for task in recipe.evaluation.tasks.values() if isinstance(task, NamedTask)] if recipe else []
+    findings: list[Finding] = []
+    for file in dict.fromkeys(filter(is_plain_file, filter(is_file_name, named))):
+        try:
+            load_task(file)
+        except InvalidRecipeError as invalid:
+            findings += invalid.findings
+    return findings
 
 
 def validate(values: dict[str, Any]) -> tuple[Recipe | None, list[Problem]]:

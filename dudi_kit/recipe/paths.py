@@ -12,6 +12,9 @@ from typing import NamedTuple
 from dudi_kit.recipe.diagnostics import Path
 from dudi_kit.recipe.yaml_nodes import Node
 
+HUB_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?"
+"""`owner/name`, or a name alone. Letters of other scripts that look like these are none."""
+
 
 def _always(text: str, folder: FilePath) -> bool:
     return True
@@ -21,6 +24,11 @@ def _if_folder(text: str, folder: FilePath) -> bool:
     """A model: `./…`, `../…`, `/…`, `~/…`, or a folder beside the text; else a hub name, or the word `teacher`."""
     written_as_path = text.startswith(("./", "../", "/", "~/")) or text in (".", "..")
     return written_as_path or (text != "teacher" and os.path.isdir(folder / text))
+
+
+def _if_yaml(text: str, folder: FilePath) -> bool:
+    """A task file; any other text is the name of a task that ships."""
+    return text.endswith((".yaml", ".yml"))
 
 
 def _if_jinja(text: str, folder: FilePath) -> bool:
@@ -43,6 +51,9 @@ PATH_FIELDS: tuple[tuple[Path, Callable[[str, FilePath], bool]], ...] = (
     (("student", "model"), _if_folder),
     (("student", "tokenizer"), _if_folder),
     (("student", "tokenizer", "from"), _if_folder),
+    (("evaluation", "tasks", "*", "task"), _if_yaml),
+    (("evaluation", "data_home"), _always),
+    (("evaluation", "seahelm_home"), _always),
     (("teacher", "chat_template"), _if_jinja),
     (("student", "chat_template"), _if_jinja),
 )

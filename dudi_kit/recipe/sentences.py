@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from dudi_kit.recipe.anatomy import EXTENDS, Telling, Trace, choices, homes, keys, telling, trace
@@ -60,6 +60,7 @@ class Mistake(NamedTuple):
 
     error: ErrorDetails
     trace: Trace
+    root: type[BaseModel] = Recipe
 
     @property
     def kind(self) -> str:
@@ -77,9 +78,10 @@ class Mistake(NamedTuple):
         return str(self.trace.path[-1]) if self.trace.path else ""
 
 
-def problems(error: ValidationError, values: Any) -> list[Problem]:
-    """One problem for each mistake in the values."""
-    mistakes = [Mistake(details, trace(details["loc"])) for details in error.errors(include_url=False)]
+def problems(error: ValidationError, values: Any, root: type[BaseModel] = Recipe) -> list[Problem]:
+    """One problem for each mistake in the values. root: the model that they were to be."""
+    details = error.errors(include_url=False)
+    mistakes = [Mistake(each, trace(each["loc"], root), root) for each in details]
     return [_sentence(mistake, values) for mistake in _causes(mistakes, values)]
 
 
@@ -188,7 +190,7 @@ def _unknown_key(mistake: Mistake) -> Problem:
     if near:
         return problem(f"did you mean {near!r}?")
     meant = SYNONYMS.get(mistake.key, mistake.key)
-    places = [place for place in homes(meant) if place != ".".join(map(str, mistake.owner))]
+    places = [place for place in homes(meant, mistake.root) if place != ".".join(map(str, mistake.owner))]
     if places:
         return problem(f"did you mean '{places[0]}.{meant}'?" if places[0] else "it stands at the top: indent it less")
     known = _known_keys(mistake)
@@ -199,7 +201,7 @@ def _unknown_key(mistake: Mistake) -> Problem:
 def _missing(mistake: Mistake, values: Any) -> Problem:
     path = mistake.trace.path
     if path and isinstance(path[-1], int):
-        wanted = len(get_args(trace(path[:-1]).here[0].type))
+        wanted = len(get_args(trace(path[:-1], mistake.root).here[0].type))
         return Problem(path[:-1], "wrong-length", f"{wanted} values expected, got {path[-1]}")
     marks = [mark for variant in mistake.trace.variants if (mark := telling(variant)) and mark.value is None]
     mapping = _value_at(values, mistake.owner)

@@ -105,13 +105,16 @@ BEYOND_A_SCHEMA = {
     ),
     "bad-character",
     # What stands in other files.
-    *("extends-cycle", "missing-file", "missing-parent", "recipe-cycle"),
+    *("extends-cycle", "missing-file", "missing-parent", "recipe-cycle", "unknown-task"),
     # Rules that span fields.
     *(
         "duplicate",
         "exclusive",
+        "needs-data",
         "needs-english",
+        "needs-examples",
         "needs-key",
+        "needs-labels",
         "needs-language",
         "needs-teacher",
         "needs-versions",

@@ -7,12 +7,20 @@ function, and a line in its module's RULES.
 
 from collections.abc import Iterable
 
-from dudi_kit.recipe.checks import data, demonstration, files, models, objective, run
+from dudi_kit.recipe.checks import data, demonstration, files, models, objective, run, tasks
 from dudi_kit.recipe.checks.complaint import Rule
 from dudi_kit.recipe.diagnostics import Path, Problem
 from dudi_kit.recipe.schema import Recipe
 
-RULES: tuple[Rule, ...] = (*models.RULES, *data.RULES, *demonstration.RULES, *objective.RULES, *run.RULES, *files.RULES)
+RULES: tuple[Rule, ...] = (
+    *models.RULES,
+    *data.RULES,
+    *demonstration.RULES,
+    *objective.RULES,
+    *run.RULES,
+    *files.RULES,
+    *tasks.RULES,
+)
 
 
 def check(recipe: Recipe, faulty: Iterable[Path] = ()) -> list[Problem]:

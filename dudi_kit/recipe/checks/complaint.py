@@ -38,8 +38,5 @@ def _is_written(section: Any, path: Path) -> bool:
     return True
 
 
-HUB_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?"
-"""`owner/name`, or a name alone. Letters of other scripts that look like these are none."""
-
 MOVING = frozenset({"main", "master", "HEAD"})
 """Revisions that are branches."""

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterator
 
-from dudi_kit.recipe.checks.complaint import HUB_NAME, MOVING, Complaint, Rule
+from dudi_kit.recipe.checks.complaint import MOVING, Complaint, Rule
 from dudi_kit.recipe.diagnostics import Path
+from dudi_kit.recipe.paths import HUB_NAME
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.data import BuiltinRows, Dataset, FileRows, HubRows, LanguageColumn
+from dudi_kit.recipe.schema.evaluation import Task
 
 LANGUAGE = "{language}"
 
@@ -17,7 +19,8 @@ def datasets(recipe: Recipe) -> Iterator[tuple[Path, Dataset]]:
         for name, dataset in getattr(recipe.data, section).items():
             yield ("data", section, name), dataset
     for name, task in recipe.evaluation.tasks.items():
-        yield ("evaluation", "tasks", name, "data"), task.data
+        if isinstance(task, Task):
+            yield ("evaluation", "tasks", name, "data"), task.data
 
 
 def rows_have_a_language(recipe: Recipe) -> Iterator[Complaint]:

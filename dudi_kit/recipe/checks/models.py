@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from dudi_kit.recipe.checks.complaint import HUB_NAME, MOVING, Complaint, Rule, written
+from dudi_kit.recipe.checks.complaint import MOVING, Complaint, Rule, written
 from dudi_kit.recipe.derive import COLD_START_SUFFIX, tokenizer_is_teachers
 from dudi_kit.recipe.diagnostics import Path, listed, nearest
+from dudi_kit.recipe.paths import HUB_NAME
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import GivenTokenizer, NewTokenizer, Pretrained, ScratchStudent
 

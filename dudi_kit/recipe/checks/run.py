@@ -48,7 +48,7 @@ def tasks_can_be_scored(recipe: Recipe) -> Iterator[Complaint]:
     """Answers are compared after trimming, NFC and lower-casing; macro F1 needs to know the classes."""
     for name, task in recipe.evaluation.tasks.items():
         path = ("evaluation", "tasks", name)
-        same = _same_labels(task)
+        same = _same_labels(task) if isinstance(task, Task) else None
         if same:
             message = f"{same[0]!r} and {same[1]!r} are the same answer: they are compared trimmed and in lower case"
             yield Complaint((*path, "labels"), "duplicate", message, "keep one of them")

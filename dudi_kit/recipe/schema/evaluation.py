@@ -1,11 +1,12 @@
 """`evaluation`: tasks that are generated and scored, and which models are shown side by side."""
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from dudi_kit.recipe.schema.base import Count, Name, Strict, Text
+from dudi_kit.recipe.schema.base import Count, LanguageCode, Name, Seed, Strict, Text, tag_by_key
 from dudi_kit.recipe.schema.data import Dataset
+from dudi_kit.recipe.schema.task import Mode, Scoring, ShotCount
 
 Metric = Literal["accuracy", "macro_f1", "chrf"]
 Subject = Literal["teacher", "before", "after"]
@@ -14,6 +15,7 @@ Subject = Literal["teacher", "before", "after"]
 class Task(Strict):
     """Prompts with their right answers. Generation is greedy."""
 
+    VARIANT: ClassVar[str] = "data"
     data: Dataset
     """The rows; their response is the right answer."""
 
@@ -27,11 +29,49 @@ class Task(Strict):
     """Longest answer in tokens; longer ones are cut and counted as truncated."""
 
 
+class NamedTask(Strict):
+    """A task that ships with dudi-kit (`dudi-kit tasks` lists them), or one of your own in a file."""
+
+    VARIANT: ClassVar[str] = "task"
+    task: Text
+    """Name of a task that ships, as in `sentiment`, or a .yaml file of the same form."""
+
+    languages: list[LanguageCode] | None = Field(default=None, min_length=1)
+    """Only these; default: all languages of the task."""
+
+    limit: Count | None = None
+    """Score at most this many rows of each language: a fixed draw in which every label keeps its share."""
+
+    mode: Mode = "instruct"
+    """`instruct`: a conversation that tells the form of the answer; `base`: a text to complete."""
+
+    shots: ShotCount | None = None
+    """Worked examples in front of each question; default: what the task says for the mode."""
+
+    scoring: Scoring = "generation"
+    """`generation`: the answer is written and parsed; `logprob`: the label whose words are likeliest is the answer."""
+
+
+AnyTask = Annotated[
+    Annotated[Task, Tag("data")] | Annotated[NamedTask, Tag("task")],
+    Discriminator(tag_by_key({"data": "data", "task": "task"}, default="data")),
+]
+
+
 class Evaluation(Strict):
     """What is measured after training: bits per byte on `data.held_out`, and these tasks."""
 
-    tasks: dict[Name, Task] = Field(default={})
-    """Tasks by a name of your own."""
+    tasks: dict[Name, AnyTask] = Field(default={})
+    """Tasks by a name of your own: rows of your own (`data`), or a task that is described in a file (`task`)."""
+
+    data_home: Text | None = None
+    """Folder with local copies of benchmarks, where the files lie that named tasks look for before they ask the hub."""
+
+    seahelm_home: Text | None = None
+    """Your checkout of SEA-HELM: where it has a prompt for a named task, that one is read in place of ours."""
+
+    seed: Seed = 0
+    """Of the rows that `limit` draws, and of the worked examples."""
 
     models: list[Subject] = Field(default=["teacher", "before", "after"])
     """Which models answer: the teacher, the student before distillation (the cold start) and after."""
