@@ -153,7 +153,13 @@ def test_migrate_writes_the_version_once_and_check_writes_nothing(recipe: Path) 
 
 
 def test_what_reads_recipes_alone_imports_no_torch(recipe: Path) -> None:
-    calls = [["show", "good.yaml"], ["explain", "teacher"], ["list", "."], ["migrate", "good.yaml", "--check"]]
+    calls = [
+        ["show", "good.yaml"],
+        ["explain", "teacher"],
+        ["list", "."],
+        ["tasks"],
+        ["migrate", "good.yaml", "--check"],
+    ]
     script = (
         "import sys\nfrom typer.testing import CliRunner\nfrom dudi_kit.cli import app\n"
         f"for call in {calls}: assert CliRunner().invoke(app, call).exit_code < 2, call\n"

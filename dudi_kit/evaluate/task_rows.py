@@ -16,11 +16,14 @@ from dudi_kit.evaluate.subset import interleaved, stratified
 from dudi_kit.evaluate.task_sources import Homes, Table, first_there
 from dudi_kit.recipe.diagnostics import listed
 from dudi_kit.recipe.schema.evaluation import Evaluation, NamedTask
-from dudi_kit.recipe.schema.task import Mode, TaskFile, TaskSource
+from dudi_kit.recipe.schema.task import BuiltinRequests, LocalClasses, Mode, TaskFile, TaskSource
 from dudi_kit.recipe.task_files import folded, load_task, task_path
 
 LABEL = "label"
 """Column name of the right answer."""
+
+NAMED = (LocalClasses, BuiltinRequests)
+"""Sources whose rows we name ourselves, in the column `id`."""
 
 MOST_BAD = 100
 """One bad row in so many is left out and counted: benchmarks have such. More are a mistake in the task file."""
@@ -145,7 +148,6 @@ class _Language:
     def __init__(self, task: TaskFile, language: str, wishes: Wishes, homes: Homes, ledger: Ledger) -> None:
         self.task, self.language, self.wishes, self.ledger = task, language, wishes, ledger
         self.own = task.languages[language]
-        check_tag(self.own.answer_tag or "")
         try:
             self.source, self.table = first_there(task.sources_in(language), language, self.own.code or language, homes)
         except DataError as error:
@@ -153,6 +155,7 @@ class _Language:
         theirs = seahelm_frame(task, language, wishes.mode, homes.seahelm) if homes.seahelm else None
         self.prompts = "SEA-HELM" if theirs else "dudi-kit"
         self.frame: Frame = theirs or own_frame(task, language, wishes.mode)
+        check_tag(self.frame.answer_tag)
         if task.has_labels:
             check_labels(list(self.frame.labels.values()))
 
@@ -160,7 +163,7 @@ class _Language:
         items = self._items(self.table.rows, self.source, self.table)
         if not items:
             raise DataError(f"task {self.task.name}: {self.table.name} has no rows in {self.language}.")
-        by_label: Callable[[_Item], str | None] = (lambda i: i.stratum) if self.frame.labels else (lambda i: None)
+        by_label: Callable[[_Item], str | None] = (lambda i: i.stratum) if self.task.has_labels else (lambda i: None)
         pool, items = self._pool(items, by_label)
         shown = self._shown(pool, items, by_label)
         limit = self.wishes.limit or len(items)
@@ -266,7 +269,8 @@ class _Language:
         if row.fault is not None:
             raise row.fault
         values = {field: self._field(row.values, field, source) for field in self.task.fields}
-        identity = str(reach(row.values, source.id)) if source.id else str(row.values.get("id", row.number))
+        name = source.id or ("id" if isinstance(source, NAMED) else None)
+        identity = str(reach(row.values, name) if name else row.number)
         checks = tuple(row.values.get("checks", ())) if not self.task.has_references else ()
         references = self._references(row.values, source) if LABEL in source.columns else ()
         return _Item(identity, fill(self.frame.question, values), references, checks)
