@@ -31,6 +31,11 @@ WATCHING = (
     ("training", "checkpoint_every"),
     ("training", "keep_checkpoints"),
     ("training", "log_every"),
+    ("rollouts", "prompts_at_once"),
+    ("rollouts", "log_samples"),
+    ("rollouts", "engine", "url"),
+    ("rollouts", "engine", "timeout"),
+    ("rollouts", "engine", "concurrency"),
 )
 """Paths of the recipe that do not change what is learned."""
 

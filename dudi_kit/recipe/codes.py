@@ -51,6 +51,7 @@ CODES: dict[str, Kind] = {
     "unknown-task": Kind("A task that does not ship", "Name one of `dudi-kit tasks`, or a .yaml file of your own."),
     "bad-placeholder": Kind("A template that shows what is not there", "Take one of the fields that are offered."),
     "missing-placeholder": Kind("A template that does not show a field", "Put the field into it."),
+    "foreign-server": Kind("A server on another machine", "Name it on the command line instead."),
     # Fields together
     "duplicate": Kind("The same thing twice", "Keep one."),
     "exclusive": Kind("Keys that exclude each other", "Remove one of them."),

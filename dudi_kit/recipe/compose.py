@@ -49,6 +49,7 @@ SWITCHES = (
     Switch(("evaluation", "tasks", "*"), ("data", "task")),
     Switch(("signals", "*", "divergence"), ("type",), default="reverse_kl"),
     Switch(("signals", "sequence", "reference"), ("type",), default="cold_start"),
+    Switch(("rollouts", "engine"), ("type",), default="hf"),
 )
 """Every choice between variants that the schema has; a test compares."""
 

@@ -3,13 +3,16 @@
 A recipe from the user's disk may name any path, and the plan lists those outside. One by URL or hub reference is
 somebody else's: loaded with a `root`, it, its parents and the recipes that it names can't leave that folder, neither by
 an absolute path nor by `..`, `~` or a symbolic link. What the user says on the command line is the user's own.
+No recipe at all, wherever it came from, may name a server on another machine.
 """
 
 import os
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path as FilePath
 from pathlib import PurePath
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from dudi_kit.recipe.diagnostics import Finding, Path, Problem
 from dudi_kit.recipe.languages import LANGUAGES
@@ -23,6 +26,10 @@ MODELS = frozenset({"model", "tokenizer", "from"})
 
 COLLECTIONS = frozenset({"data_home", "seahelm_home"})
 """Last keys of the places that name a folder with benchmarks."""
+
+
+SERVER: Path = ("rollouts", "engine", "url")
+"""The place that may name a server."""
 
 
 class NamedFile(NamedTuple):
@@ -44,6 +51,17 @@ def outside(tree: Node, root: FilePath) -> list[Finding]:
     for node, _ in problems:
         node.flawed = True
     return [node.place.finding(problem) for node, problem in problems]
+
+
+def foreign_servers(tree: Node) -> list[Finding]:
+    """A finding where a recipe names a server on another machine, which would be sent the training prompts."""
+    node = tree.at(SERVER)
+    if node is None or not isinstance(node.value, str) or _is_users(node) or _on_this_machine(node.value):
+        return []
+    node.flawed = True
+    message = f"{node.value!r} is not on this machine, and would be sent the training prompts"
+    hint = f"name it on the command line, where the words are yours: --{'.'.join(SERVER)}={node.value}"
+    return [node.place.finding(Problem(SERVER, "foreign-server", message, hint))]
 
 
 def named_files(tree: Node, root: FilePath) -> Iterator[NamedFile]:
@@ -102,6 +120,15 @@ def _output(tree: Node) -> list[tuple[Node, Problem]]:
 def _is_users(node: Node) -> bool:
     """From the command line."""
     return not node.place.source.numbered
+
+
+def _on_this_machine(address: str) -> bool:
+    """A loopback address. What is no address at all is told by the schema."""
+    try:
+        host = urlsplit(address).hostname
+        return host in (None, "localhost") or ip_address(host).is_loopback
+    except ValueError:
+        return not is_address(address)
 
 
 def _languages(tree: Node, named: NamedPath) -> list[str]:

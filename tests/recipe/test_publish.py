@@ -106,6 +106,8 @@ BEYOND_A_SCHEMA = {
     "bad-character",
     # What stands in other files.
     *("extends-cycle", "missing-file", "missing-parent", "recipe-cycle", "unknown-task"),
+    # What only the command line may say.
+    "foreign-server",
     # Rules that span fields.
     *(
         "duplicate",

@@ -50,9 +50,20 @@ def rollouts_fit(recipe: Recipe) -> Iterator[Complaint]:
         yield Complaint(written(recipe, *keys), "too-long", message, hint, needs)
 
 
+def steps_without_samples_learn(recipe: Recipe) -> Iterator[Complaint]:
+    """Between two samplings something must be left to learn from."""
+    signals, every = recipe.signals, ("rollouts", "every")
+    active = [name for name in type(signals).model_fields if getattr(signals, name).weight > 0]
+    if recipe.rollouts.every > 1 and active and set(active) <= {"sequence", "on_policy"}:
+        message = f"{recipe.rollouts.every} leaves steps in which no signal acts: {' and '.join(active)} learn from samples"
+        needs: tuple[Path, ...] = tuple(("signals", name, "weight") for name in type(signals).model_fields)
+        yield Complaint(every, "nothing-to-do", message, "remove it, or give a signal on the corpus a weight", needs)
+
+
 RULES: tuple[Rule, ...] = (
     vocabulary_keys_fit_the_mapping,
     label_words_are_declared,
     some_signal_is_on,
     rollouts_fit,
+    steps_without_samples_learn,
 )
