@@ -124,10 +124,10 @@ def _changes(job: Job, limit: int) -> Iterator[Change]:
     if job.rolls_out and job.new_tokens >= 32:
         half = job.new_tokens // 2
         yield Change("rollouts.max_new_tokens", str(job.new_tokens), str(half), replace(job, new_tokens=half))
-    if job.rolls_out and job.inputs[0].sampled_rows > job.inputs[0].rows:
-        fewer = tuple(inputs._replace(sampled_rows=max(inputs.sampled_rows // 2, 1)) for inputs in job.inputs)
-        size = job.inputs[0].sampled_rows * job.processes
-        yield Change("training.batch_size", str(size), str(size // 2), replace(job, inputs=fewer))
+    sampled = job.inputs[0].sampled_rows
+    if job.rolls_out and sampled > 1:
+        fewer = tuple(inputs._replace(sampled_rows=sampled // 2) for inputs in job.inputs)
+        yield Change("rollouts.prompts_at_once", str(sampled), str(sampled // 2), replace(job, inputs=fewer))
 
 
 def _micro_batch(job: Job, limit: int) -> Change | None:
@@ -137,9 +137,9 @@ def _micro_batch(job: Job, limit: int) -> Change | None:
         return None
     smaller, made = rows, job
     while smaller > 1:
-        smaller = next(n for n in range(smaller // 2, 0, -1) if job.inputs[0].sampled_rows % n == 0)
+        smaller = next(n for n in range(smaller // 2, 0, -1) if job.share % n == 0)
         inputs = tuple(one._replace(rows=smaller) for one in job.inputs)
-        made = replace(job, inputs=inputs, accumulation=max(job.inputs[0].sampled_rows // smaller, 1))
+        made = replace(job, inputs=inputs, accumulation=job.share // smaller)
         if estimate(made).peak <= limit:
             break
     return Change("training.micro_batch_size", str(rows), str(smaller), made)

@@ -31,6 +31,7 @@ from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.memory import Job
 from dudi_kit.plan.models import config_of, context_of, encoder_of, given, tokenizer_of, trained
 from dudi_kit.plan.notices import notices_of, paths_outside
+from dudi_kit.plan.rollouts import lay_out_server, rollout_notices, server_of
 from dudi_kit.plan.rows import RowMaker, TeacherSide, TrainingRows, mixed, texts, training_examples
 from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedLabels
 from dudi_kit.plan.shape import shape_of
@@ -113,6 +114,7 @@ def build_plan(
     check_contexts(recipe, examples, made.rows, contexts)
     batches = arithmetic(recipe.training, rows_per_epoch=made.mixture.rows_per_epoch, processes=processes)
     parameters = count_parameters(config)
+    lay_out_server(recipe, stage.run, student, config)
     return Plan(
         name=recipe.name,
         lock=stage.lock,
@@ -136,6 +138,7 @@ def build_plan(
         unasked=len(asked.missing),
         notices=[
             *notices_of(recipe, teaching.vocabulary if teaching else None, ledger),
+            *rollout_notices(recipe, stage.run, made.rows),
             *(coverage_notices(recipe.verbalizer.vocabulary, coverage, ledger) if teaching else []),
             *asked.lines(),
             *(labels.lines() if labels else ()),
@@ -339,10 +342,18 @@ def _job(
         accumulation=batches.accumulation,
         signals=frozenset(name for name in Signals.model_fields if getattr(recipe.signals, name).weight > 0),
         new_tokens=recipe.rollouts.max_new_tokens,
-        inputs=largest_inputs(made.rows, made.mixture, batches, recipe.rollouts.max_new_tokens),
+        inputs=largest_inputs(
+            made.rows, made.mixture, batches, recipe.rollouts.max_new_tokens, _sampled_at_once(recipe, batches)
+        ),
         on_cpu=hardware.on_cpu,
         buckets=mapped.size + 1 if isinstance(mapped, MappedVocabulary) else 0,
     )
+
+
+def _sampled_at_once(recipe: Recipe, batches: Arithmetic) -> int:
+    """Prompts that a process continues at once; none where a server does it."""
+    share = batches.batch_size // batches.processes
+    return 0 if server_of(recipe) else min(share, recipe.rollouts.prompts_at_once or share)
 
 
 def _fields(batches: Arithmetic) -> dict[str, Any]:

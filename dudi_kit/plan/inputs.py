@@ -11,10 +11,13 @@ STEPS = 500
 """Steps that are looked at: enough for most epochs, and done in a second."""
 
 
-def largest_inputs(rows: Sequence[Row], mixture: Mixture, batches: Arithmetic, new_tokens: int) -> tuple[Inputs, ...]:
+def largest_inputs(
+    rows: Sequence[Row], mixture: Mixture, batches: Arithmetic, new_tokens: int, at_once: int
+) -> tuple[Inputs, ...]:
     """The micro-batches of the first steps, without those that another one exceeds in everything.
 
-    new_tokens: of a rollout, taken at its longest; it decides with the rest which rows share a micro-batch.
+    new_tokens: of a rollout, taken at its longest; it decides with the rest which rows share a micro-batch. at_once:
+    prompts that a process continues at once, the longest first.
     """
     share = batches.batch_size // batches.processes
     found: set[Inputs] = set()
@@ -25,17 +28,17 @@ def largest_inputs(rows: Sequence[Row], mixture: Mixture, batches: Arithmetic, n
             sampled = padded(max(len(row.prompt) for row in mine))
             for start in range(0, share, batches.micro_batch_size):
                 part = mine[start : start + batches.micro_batch_size]
-                found.add(_inputs(part, share, sampled))
+                found.add(_inputs(part, at_once, sampled))
     return tuple(sorted(one for one in found if not any(_exceeds(other, one) for other in found)))
 
 
-def _inputs(part: Sequence[Row], share: int, sampled: int) -> Inputs:
+def _inputs(part: Sequence[Row], at_once: int, sampled: int) -> Inputs:
     return Inputs(
         rows=len(part),
         prompt=padded(max(len(row.prompt) for row in part)),
         response=padded(max(_answer(row) for row in part)),
         teacher_prompt=padded(max((len(ids) for row in part for ids in row.teacher_prompts.values()), default=0)),
-        sampled_rows=share,
+        sampled_rows=at_once,
         sampled_prompt=sampled,
     )
 

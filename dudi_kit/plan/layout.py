@@ -97,6 +97,16 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def served(self) -> Path:
+        """The student for a rollout server: configuration and tokenizer from the plan, weights from training."""
+        return self.path / "served"
+
+    @property
+    def rollout_log(self) -> Path:
+        """Some of the student's samples, one JSON line each."""
+        return self.logs / "rollouts.jsonl"
+
+    @property
     def final(self) -> Path:
         """The trained student as a transformers folder. It is there exactly when training is complete."""
         return self.path / "final"

@@ -75,7 +75,7 @@ class Inputs(NamedTuple):
     response: int
     teacher_prompt: int
     sampled_rows: int
-    """A process samples all its rows of a step at once."""
+    """Prompts that a process continues at once; 0 where a server does it."""
 
     sampled_prompt: int
 
@@ -118,6 +118,11 @@ class Job:
         """The responses that some signal needs."""
         corpus = {"sequence", "off_policy", "sft", "dft"} & self.signals
         return [side for side, needed in (("corpus", corpus), ("rollout", self.rolls_out)) if needed]
+
+    @property
+    def share(self) -> int:
+        """Rows of a process in one step."""
+        return max(inputs.rows for inputs in self.inputs) * self.accumulation
 
     @property
     def rolls_out(self) -> bool:
@@ -184,7 +189,7 @@ def _estimate(job: Job, inputs: Inputs) -> Estimate:
     heap = heap_bytes(job, inputs)
     held: Parts = always | {"gradients": engine.held, "allocator": round(LEFT * heap)}
     phases: dict[Phase, Parts] = {}
-    if job.rolls_out:
+    if job.rolls_out and inputs.sampled_rows:
         phases["sample"] = held | {"rollouts": rollout_bytes(job, inputs)}
     said = teacher_logits(job, inputs)
     if said:

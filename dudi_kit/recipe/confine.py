@@ -60,7 +60,7 @@ def foreign_servers(tree: Node) -> list[Finding]:
         return []
     node.flawed = True
     message = f"{node.value!r} is not on this machine, and would be sent the training prompts"
-    hint = f"name it on the command line, where the words are yours: --{'.'.join(SERVER)}={node.value}"
+    hint = f"name it on the command line, where the words are yours: --{'.'.join(map(str, SERVER))}={node.value}"
     return [node.place.finding(Problem(SERVER, "foreign-server", message, hint))]
 
 

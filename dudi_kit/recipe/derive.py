@@ -10,6 +10,9 @@ from dudi_kit.recipe.schema.verbalizer import Term, Verbalizer
 
 COLD_START_SUFFIX = ".cold-start"
 
+ON_SAMPLES = ("sequence", "on_policy")
+"""Signals that read the student's own samples."""
+
 SFT_ALONE = Signals(
     sequence=SequenceSignal(weight=0),
     off_policy=TokenSignal(weight=0),
@@ -40,6 +43,12 @@ def cold_start_recipe(recipe: Recipe) -> Recipe:
             "evaluation": Evaluation(tasks={}, models=[], batch_size=recipe.evaluation.batch_size),
         }
     )
+
+
+def without_samples(signals: Signals) -> Signals:
+    """The objective of a step in which nothing is sampled."""
+    off = {name: getattr(signals, name).model_copy(update={"weight": 0.0}) for name in ON_SAMPLES}
+    return signals.model_copy(update=off)
 
 
 def drawn_as_compared(signal: TokenSignal, rollouts: Rollouts) -> bool:

@@ -1,10 +1,13 @@
 """From a planned run directory to the parts of the loop: rows, models, objective, sampler."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from dudi_kit.data.asked import Asked, read_answers
@@ -18,14 +21,19 @@ from dudi_kit.models.reference import frozen_copy
 from dudi_kit.models.scratch import architecture_config, build
 from dudi_kit.plan.build import Teaching, teaching_of, training_rows
 from dudi_kit.plan.layout import RunDir
-from dudi_kit.plan.rows import TrainingRows, training_examples
+from dudi_kit.plan.rollouts import longest_sample, serve_command, server_of
+from dudi_kit.plan.rows import Row, TrainingRows, training_examples
 from dudi_kit.plan.schema import ModelSource, Plan
+from dudi_kit.recipe.derive import without_samples
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import ScratchStudent
 from dudi_kit.train.engine import make_optimizer, prepare
 from dudi_kit.train.loop import Loop
-from dudi_kit.train.rollouts import Sampler
+from dudi_kit.train.rollout_log import RolloutLog, moments_of
+from dudi_kit.train.rollouts import OwnSampler, Sampler
 from dudi_kit.train.saving import Saving
+from dudi_kit.train.served import VllmServer
+from dudi_kit.train.served_sampler import ServedSampler
 from dudi_kit.train.step import Models, Objective, Padding
 from dudi_kit.verbalizer.vocabulary.mapping import MappedVocabulary, SharedVocabulary
 
@@ -36,8 +44,8 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
     teaching = teaching_of(plan, run, student_side)
     made = planned_rows(run, recipe, plan, student_side, teaching)
     vocabulary = teaching.vocabulary if teaching else None
-    objective = Objective(
-        recipe.signals,
+    objective_of = partial(
+        Objective,
         padding=Padding(student_side.pad_id, teaching.encoder.pad_id if teaching else student_side.pad_id),
         pieces=vocabulary.size if isinstance(vocabulary, SharedVocabulary) else None,
         mapped=vocabulary if isinstance(vocabulary, MappedVocabulary) else None,
@@ -45,7 +53,9 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         context=teaching.context if teaching else None,
         with_labels=bool(plan.labels),
     )
+    objective = objective_of(recipe.signals)
     pieces = vocabulary.sayable_V if vocabulary else np.ones(len(student_side.tokenizer), dtype=bool)
+    sampler = make_sampler(run, recipe, accelerator, made.rows, student_side, torch.from_numpy(pieces))
     # The teacher first: while a GGUF is unpacked it takes a multiple of its size, and the student is not there yet.
     device = accelerator.device
     teacher = freeze(_load(plan.teacher, who="teacher", device=device)) if plan.teacher and teaching else None
@@ -61,16 +71,36 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         models=Models(engine, teacher, reference.to(device) if reference is not None else None),
         optimizer=optimizer,
         objective=objective,
-        sampler=Sampler(
-            recipe.rollouts,
-            stops=Stops(student_side.stop_ids, student_side.pad_id),
-            sayable_V=torch.from_numpy(pieces),
-            seed=recipe.training.seed,
-        ),
+        between=objective_of(without_samples(recipe.signals)),
+        sampler=sampler,
+        rollout_log=_rollout_log(run, recipe, plan, student_side),
         rows=made.rows,
         mixture=made.mixture,
         saving=Saving(run, recipe, plan, accelerator),
         progress=progress,
+    )
+
+
+def make_sampler(
+    run: RunDir, recipe: Recipe, accelerator: Accelerator, rows: Sequence[Row], student: Encoder, sayable_V: Tensor
+) -> Sampler:
+    """Who samples. A server is spoken to at once, so that its lack is known before any weight is loaded."""
+    engine, seed = server_of(recipe), recipe.training.seed
+    stops = Stops(student.stop_ids, student.pad_id)
+    if engine is None:
+        return OwnSampler(recipe.rollouts, stops=stops, sayable_V=sayable_V, seed=seed)
+    longest = longest_sample(recipe, rows)
+    server = VllmServer(engine, command=serve_command(recipe, run, engine, longest))
+    version = server.check(longest)
+    accelerator.print(f"rollouts: sampled by vLLM {version} at {engine.url}")
+    return ServedSampler(recipe.rollouts, server, accelerator, run.served, stops=stops, sayable_V=sayable_V, seed=seed)
+
+
+def _rollout_log(run: RunDir, recipe: Recipe, plan: Plan, student: Encoder) -> RolloutLog:
+    rollouts = recipe.rollouts
+    moments = moments_of(plan.steps, every=rollouts.every, log_every=recipe.training.log_every)
+    return RolloutLog(
+        run.rollout_log, student.tokenizer, each=rollouts.log_samples, seed=recipe.training.seed, moments=moments
     )
 
 

@@ -16,15 +16,18 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dudi_kit.data.mixing import Mixture
+from dudi_kit.models.generation import Continuation
 from dudi_kit.models.reference import refresh
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.rows import Row
 from dudi_kit.plan.schema import Plan
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.signals.objective import combine
+from dudi_kit.signals.result import SignalResult
 from dudi_kit.train.engine import backward, set_learning_rate
 from dudi_kit.train.metrics import Window, append_line, cut_after
-from dudi_kit.train.rollouts import Sampler, observe_rollouts
+from dudi_kit.train.rollout_log import RolloutLog, RowLosses, row_losses
+from dudi_kit.train.rollouts import Sampler, observe_rollouts, observe_sampler
 from dudi_kit.train.saving import Saving, refreshed_reference
 from dudi_kit.train.schedule import learning_rate
 from dudi_kit.train.step import Models, Objective, Pair
@@ -47,7 +50,11 @@ class Loop:
 
     optimizer: Any
     objective: Objective
+    between: Objective
+    """The same without the signals on samples, for the steps in which nothing is sampled."""
+
     sampler: Sampler
+    rollout_log: RolloutLog
     rows: list[Row]
     mixture: Mixture
     saving: Saving
@@ -64,7 +71,8 @@ class Loop:
     def train(self, first_step: int) -> None:
         """From `first_step` to the plan's last."""
         if self.accelerator.is_main_process:
-            cut_after(self.run.metrics, first_step)
+            for log in (self.run.metrics, self.run.rollout_log):
+                cut_after(log, first_step)
         self._start_clock()
         for step in range(first_step, self.plan.steps):
             self._refresh_reference(step)
@@ -79,26 +87,41 @@ class Loop:
     def _step(self, step: int) -> None:
         """One optimizer step over this process's share of the global batch."""
         rows = self._share(step)
-        student = self.accelerator.unwrap_model(self.models.student)
-        rollouts = self.sampler.sample(student, rows, step) if self.objective.needs_rollouts else [None] * len(rows)
+        objective = self.objective if step % self.recipe.rollouts.every == 0 else self.between
+        rollouts = self._rollouts(rows, step) if objective.needs_rollouts else [None] * len(rows)
         # Rows of like length share a micro-batch, so that little is padded; the global mean does not depend on it.
-        pairs = sorted((self.objective.pair(*item) for item in zip(rows, rollouts, strict=True)), key=_tokens)
-        counts = self._global_counts(pairs)
+        pairs = sorted((objective.pair(*item) for item in zip(rows, rollouts, strict=True)), key=_tokens)
+        counts = self._global_counts(objective, pairs)
         set_learning_rate(self.optimizer, learning_rate(self.recipe.training, step, self.plan.steps))
         parts = list(batched(pairs, self.plan.micro_batch_size))
+        shows = objective.needs_rollouts and self.rollout_log.is_due(step)
+        losses: RowLosses = {}
         for number, part in enumerate(parts, start=1):
-            self._micro_step(part, counts, last=number == len(parts))
+            results = self._micro_step(objective, part, counts, last=number == len(parts))
+            losses |= row_losses(results, part) if shows else {}
+        self.window.add_step(resting=self.objective.weights.keys() - objective.weights.keys())
         observe_rollouts(self.window, pairs)
         self._require_finite_gradient(step)
+        if shows:
+            self.rollout_log.write(step, pairs, losses)
 
-    def _micro_step(self, pairs: Sequence[Pair], counts: dict[str, Tensor], *, last: bool) -> None:
-        results = self.objective(self.models, pairs)
+    def _rollouts(self, rows: Sequence[Row], step: int) -> list[Continuation]:
+        student = self.accelerator.unwrap_model(self.models.student)
+        rollouts = self.sampler.sample(student, rows, step)
+        observe_sampler(self.window, rows, self.sampler.facts)
+        return rollouts
+
+    def _micro_step(
+        self, objective: Objective, pairs: Sequence[Pair], counts: dict[str, Tensor], *, last: bool
+    ) -> dict[str, SignalResult]:
+        results = objective(self.models, pairs)
         # DeepSpeed averages gradients over the processes; our mean is over the global batch already.
-        loss = combine(results, self.objective.weights, counts) * self.plan.processes
+        loss = combine(results, objective.weights, counts) * self.plan.processes
         self.grad_norm = backward(self.models.student, loss, last=last)
         languages = [pair.row.language for pair in pairs]
         for name, result in results.items():
             self.window.add_signal(name, result, languages, [pair.row.shown.get(name, "none") for pair in pairs])
+        return results
 
     def _share(self, step: int) -> list[Row]:
         """This process's rows of the global batch: the batch is the same however many processes share it."""
@@ -107,9 +130,9 @@ class Loop:
         first = self.accelerator.process_index * share
         return [self.rows[i] for i in indices[first : first + share]]
 
-    def _global_counts(self, pairs: Sequence[Pair]) -> dict[str, Tensor]:
+    def _global_counts(self, objective: Objective, pairs: Sequence[Pair]) -> dict[str, Tensor]:
         """Valid items of each signal over all processes and micro-batches of this step."""
-        mine = self.objective.counts(pairs)
+        mine = objective.counts(pairs)
         counts = torch.tensor(list(mine.values()), dtype=torch.float64, device=self.accelerator.device)
         if dist.is_initialized():
             dist.all_reduce(counts)

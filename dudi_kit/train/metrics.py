@@ -6,7 +6,8 @@ step wait. A mean is Σ total / Σ count over all rows, ranks and steps since th
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,6 +30,7 @@ class Window:
         self.languages = tuple(languages)
         self.device = device
         self._sums: dict[str, Tensor] = {}
+        self._steps, self._rests = 0, Counter[str]()
         self._shape = (len(SHOWN), len(self.languages), 2)
 
     def add(
@@ -56,6 +58,11 @@ class Window:
         for metric, sums in result.metrics.items():
             self.add(f"{name}.{metric}", sums, languages, sources)
 
+    def add_step(self, resting: Iterable[str]) -> None:
+        """Count an optimizer step, in which these signals were not active."""
+        self._steps += 1
+        self._rests.update(resting)
+
     def read_out(self) -> dict[str, Tensor]:
         """The sums over all ranks, on the CPU; starts the next window. Every rank must call it."""
         names = sorted(self._sums)
@@ -66,9 +73,16 @@ class Window:
         return dict(zip(names, stacked.cpu(), strict=True))
 
     def summary(self, sums: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Any]:
-        """The window as a line of metrics.jsonl: `loss` and each signal's mean, by language, with its metrics."""
-        signals = {name: self._signal(name, sums) | {"weight": weight} for name, weight in weights.items()}
-        line: dict[str, Any] = {"loss": sum(s["loss"] * s["weight"] for s in signals.values()), "signals": signals}
+        """The window as a line of metrics.jsonl: `loss` and each signal's mean, by language, with its metrics.
+
+        A signal's mean is over the steps in which it was active, and in `loss` it counts for its share of the steps.
+        """
+        active = {name: weight for name, weight in weights.items() if name in sums}
+        signals = {name: self._signal(name, sums) | {"weight": weight} for name, weight in active.items()}
+        shares = {name: 1 - self._rests[name] / max(self._steps, 1) for name in signals}
+        self._steps, self._rests = 0, Counter()
+        loss = sum(s["loss"] * s["weight"] * shares[name] for name, s in signals.items())
+        line: dict[str, Any] = {"loss": loss, "signals": signals}
         rollouts = {
             name.partition(".")[2]: self._means(table.sum(0))
             for name, table in sums.items()

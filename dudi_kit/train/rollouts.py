@@ -6,7 +6,8 @@ micro-batches nor the number of processes changes what is learned; a resumed run
 would have.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,8 +22,23 @@ from dudi_kit.train.metrics import Window
 from dudi_kit.train.step import Pair
 
 
-class Sampler:
-    """Samples a rollout for each row."""
+class Sampler(Protocol):
+    """Draws ỹ for each row of a process's share."""
+
+    @property
+    def facts(self) -> Mapping[str, Sequence[float]]:
+        """What there is to log about the last samples beside themselves: name → a number for each row."""
+        ...
+
+    def sample(self, model: PreTrainedModel, rows: Sequence[Row], step: int) -> list[Continuation]:
+        """One continuation of each row's prompt, in the rows' order. Every process calls it in the same steps."""
+        ...
+
+
+class OwnSampler:
+    """The training process samples by itself, with transformers."""
+
+    facts: Mapping[str, Sequence[float]] = {}
 
     def __init__(self, settings: Rollouts, *, stops: Stops, sayable_V: Tensor, seed: int) -> None:
         """sayable_V: bool, the pieces that may be sampled: those that the teacher can read, or that are no padded rows;
@@ -33,7 +49,16 @@ class Sampler:
         self.seed = seed
 
     def sample(self, model: PreTrainedModel, rows: Sequence[Row], step: int) -> list[Continuation]:
-        """One continuation of each row's prompt, in the rows' order."""
+        """One continuation of each row's prompt, in the rows' order; the longest prompts are continued first."""
+        made: dict[int, Continuation] = {}
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt), reverse=True)
+        size = self.settings.prompts_at_once or max(len(rows), 1)
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            made |= zip(part, self._continue(model, [rows[i] for i in part], step), strict=True)
+        return [made[i] for i in range(len(rows))]
+
+    def _continue(self, model: PreTrainedModel, rows: Sequence[Row], step: int) -> list[Continuation]:
         return continue_prompts(
             model,
             [row.prompt for row in rows],
@@ -96,6 +121,13 @@ class DrawByRow(LogitsProcessor):
         self.position += 1
         chosen_B1 = torch.searchsorted(cumulated_BV, uniform_B1, right=True).clamp_(max=scores.shape[1] - 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen_B1, 0.0)
+
+
+def observe_sampler(window: Window, rows: Sequence[Row], facts: Mapping[str, Sequence[float]]) -> None:
+    """What the sampler has to say beside the samples."""
+    for name, values in facts.items():
+        sums = Sums(torch.tensor(values, dtype=torch.float64), torch.ones(len(rows)))
+        window.add(f"rollout.{name}", sums, [row.language for row in rows])
 
 
 def observe_rollouts(window: Window, pairs: Sequence[Pair]) -> None:

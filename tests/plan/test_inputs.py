@@ -15,8 +15,8 @@ def batches(processes: int, micro: int, rows: int) -> Arithmetic:
     return Arithmetic(processes, rows, micro, rows // processes // micro, rows, 1)
 
 
-def made(rows: list[Row], numbers: Arithmetic) -> tuple[Inputs, ...]:
-    return largest_inputs(rows, Mixture([("th", "d")] * len(rows), {}), numbers, 16)
+def made(rows: list[Row], numbers: Arithmetic, at_once: int = 4) -> tuple[Inputs, ...]:
+    return largest_inputs(rows, Mixture([("th", "d")] * len(rows), {}), numbers, 16, at_once)
 
 
 def test_columns_are_padded_and_rows_of_like_length_share_a_micro_batch() -> None:

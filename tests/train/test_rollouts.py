@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from dudi_kit.models.generation import Stops, continue_prompts
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.rollouts import Rollouts
-from dudi_kit.train.rollouts import DrawByRow, Sampler
+from dudi_kit.train.rollouts import DrawByRow, OwnSampler
 
 PIECES = 24
 EOS, END = 22, 23
@@ -34,8 +34,8 @@ def rows(prompts: list[list[int]] = PROMPTS) -> list[Row]:
     return [Row(i, "id", "mine", prompt, [1, EOS], {}) for i, prompt in enumerate(prompts)]
 
 
-def sampler(seed: int = 0, pieces: int = 10**6, **settings: Any) -> Sampler:
-    return Sampler(
+def sampler(seed: int = 0, pieces: int = 10**6, **settings: Any) -> OwnSampler:
+    return OwnSampler(
         Rollouts(**{"max_new_tokens": 12, **settings}),
         stops=STOPS,
         sayable_V=torch.ones(pieces, dtype=torch.bool),
@@ -49,7 +49,7 @@ def next_distribution(model: Any, prompt: list[int], temperature: float = 1.0) -
     return (logits.double() / temperature).softmax(-1)
 
 
-def first_tokens(model: Any, take: Sampler, number: int = 4000) -> list[int]:
+def first_tokens(model: Any, take: OwnSampler, number: int = 4000) -> list[int]:
     """The first token of many rows with the same prompt."""
     same = [Row(i, "id", "mine", [1, 2, 3], [1], {}) for i in range(number)]
     return [rollout.ids[0] for rollout in take.sample(model, same, step=0)]

@@ -55,7 +55,9 @@ def steps_without_samples_learn(recipe: Recipe) -> Iterator[Complaint]:
     signals, every = recipe.signals, ("rollouts", "every")
     active = [name for name in type(signals).model_fields if getattr(signals, name).weight > 0]
     if recipe.rollouts.every > 1 and active and set(active) <= {"sequence", "on_policy"}:
-        message = f"{recipe.rollouts.every} leaves steps in which no signal acts: {' and '.join(active)} learn from samples"
+        message = (
+            f"{recipe.rollouts.every} leaves steps in which no signal acts: {' and '.join(active)} learn from samples"
+        )
         needs: tuple[Path, ...] = tuple(("signals", name, "weight") for name in type(signals).model_fields)
         yield Complaint(every, "nothing-to-do", message, "remove it, or give a signal on the corpus a weight", needs)
 
