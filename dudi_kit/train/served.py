@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from dudi_kit.errors import EnvironmentLack
 from dudi_kit.recipe.schema.rollouts import VllmEngine
 
-PAUSES = (1.0, 5.0, 15.0)
+PAUSES = (1.0, 5.0, 15.0, 45.0)
 """Seconds before each new try."""
 
 QUOTED = 300

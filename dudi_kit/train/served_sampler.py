@@ -96,7 +96,7 @@ class ServedSampler:
     def _one(self, draw: Draw, row: Row, step: int) -> tuple[Continuation, int]:
         """A sample and its redraws. A piece that must not be said is drawn anew, given what was said before it."""
         ids: list[int] = []
-        for attempt in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS if draw.temperature else 1):
             said = self.server.complete(
                 [*row.prompt, *ids],
                 draw,

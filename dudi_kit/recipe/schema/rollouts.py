@@ -37,7 +37,7 @@ class VllmEngine(Strict):
     refresh_every: Count = 1
     """Optimizer steps after which the server gets the student's weights anew; between, samples are of older ones."""
 
-    timeout: Positive = 600.0
+    timeout: Positive = 120.0
     """Seconds that it has for one answer."""
 
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 64
