@@ -13,7 +13,7 @@ from dudi_kit.report.compare import compare, number, without_table
 from dudi_kit.report.facts import headline
 from dudi_kit.report.plots import language_curves, loss_curves, measure_curves, score_bars, transfer_curves
 from dudi_kit.report.read import SUBJECTS, RunFiles, keys_at
-from dudi_kit.report.samples import Sample, pick_samples, shorten
+from dudi_kit.report.samples import Sample, pick_rollouts, pick_samples, shorten
 from dudi_kit.report.terminal import language_name
 from dudi_kit.report.transfer import coverage, label_mass, transfer_tables
 
@@ -65,6 +65,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "ledger_languages": sorted({language for counts in ledger.values() for language in counts}),
         "samples": _by_task(samples),
         "sample_count": len(samples),
+        "rollouts": pick_rollouts(run.rollouts),
         "answers": sum(len(rows) for rows in run.answers.values()),
         "files": _files(run),
         "environment": {key: _plain(value) for key, value in run.environment.items()},

@@ -22,6 +22,9 @@ from dudi_kit.recipe.schema.evaluation import Subject
 
 SUBJECTS: tuple[Subject, ...] = ("teacher", "before", "after")
 
+ROLLOUTS = "logs/rollouts.jsonl"
+TEXTS = ("language", "prompt", "reference", "sample")
+
 T = TypeVar("T")
 
 
@@ -41,6 +44,9 @@ class RunFiles:
     evaluation_ledger: dict[str, dict[str, int]] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
     """Lines of metrics.jsonl, in the order of their steps."""
+
+    rollouts: list[dict[str, Any]] = field(default_factory=list)
+    """Lines of logs/rollouts.jsonl, in their order."""
 
     scores: dict[Subject, Scores] = field(default_factory=dict)
     answers: dict[Subject, list[AnswerRow]] = field(default_factory=dict)
@@ -64,6 +70,8 @@ def read_run(folder: Path) -> RunFiles:
     run.ledger = _read(run, "ledger.json", "dropped and cut rows", _ledger)
     run.evaluation_ledger = _read(run, "evaluation/ledger.json", "dropped rows of tasks", _ledger) or {}
     run.steps = _read(run, "metrics.jsonl", "loss curves", lambda path: _read_steps(path, run.notes)) or []
+    if (folder / ROLLOUTS).is_file():  # a run without samples has none
+        run.rollouts = _read(run, ROLLOUTS, "the student's samples", lambda path: _read_rollouts(path, run.notes)) or []
     for subject in _expected(run):
         scores = _read(run, f"evaluation/{subject}.json", f"scores of {subject}", load_scores)
         answers = _read(run, f"evaluation/{subject}.answers.jsonl", f"answers of {subject}", load_answers)
@@ -135,6 +143,14 @@ def _read_steps(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     if odd:
         notes.append(f"metrics.jsonl: the loss is not a finite number at {len(odd):,} steps; first: step {min(odd):,}")
     return [steps[step] for step in sorted(steps)]
+
+
+def _read_rollouts(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    lines = [_step(line) for line in path.read_text("utf-8", errors="replace").splitlines()]
+    whole = [line for line in lines if line and all(isinstance(line.get(key), str) for key in TEXTS)]
+    if len(whole) < len(lines):
+        notes.append(f"{ROLLOUTS}: {len(lines) - len(whole):,} of {len(lines):,} lines can't be read")
+    return whole
 
 
 def _step(line: str) -> dict[str, Any] | None:

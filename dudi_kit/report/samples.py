@@ -1,7 +1,8 @@
 """Answers of teacher, before and after to the same rows, side by side, for people to read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dudi_kit.evaluate.scores import AnswerRow
 from dudi_kit.recipe.schema.evaluation import Subject
@@ -32,6 +33,15 @@ def pick_samples(answers: Mapping[Subject, list[AnswerRow]]) -> list[Sample]:
     each = max(1, min(MOST_PER_LANGUAGE, MOST_SAMPLES // max(1, len(rows))))
     picked = [_sample(by_subject) for by_id in rows.values() for by_subject in list(by_id.values())[:each]]
     return sorted(picked[:MOST_SAMPLES], key=lambda sample: (sample.task, sample.language))
+
+
+def pick_rollouts(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """What the student said at the first, a middle and the last logged step, by language: three lines of each."""
+    by_language: dict[str, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        by_language.setdefault(line["language"], []).append(line)
+    picked = {code: (0, (len(said) - 1) // 2, len(said) - 1) for code, said in sorted(by_language.items())}
+    return {code: [by_language[code][i] for i in sorted(set(places))] for code, places in picked.items()}
 
 
 def shorten(text: str, longest: int = LONGEST_TEXT) -> str:

@@ -7,9 +7,9 @@ the address that the user agreed to is talked to: no redirect is followed, and n
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -22,6 +22,13 @@ PAUSES = (1.0, 5.0, 15.0, 45.0)
 
 QUOTED = 300
 """Characters of a server's complaint that are shown."""
+
+
+T = TypeVar("T")
+
+
+class Passing(Exception):
+    """A failure that another try may mend."""
 
 
 class Draw(NamedTuple):
@@ -69,14 +76,17 @@ class VllmServer:
                 f"the rollout server at {self.url} reads {room} tokens, and the longest prompt with its sample has "
                 f"{longest}. Start it with --max-model-len {longest}: {self.command}"
             )
-        # It may have been started without weights; ours are ordinary safetensors.
-        self._call("update_config", args=[{"load_config": {"load_format": "auto"}}])
+        self._patiently(self._take_any_weights)
         return str(self._answer("GET", "/version").get("version", "of an unknown version"))
 
     def load(self, folder: Path) -> None:
         """Have it read the weights of a folder, and forget what it computed with older ones."""
-        self._call("update_config", args=[{"load_config": {"load_format": "auto"}}])
-        self._call("reload_weights", kwargs={"weights_path": str(folder.resolve())})
+
+        def reload() -> None:
+            self._take_any_weights()  # each time: a server that was started anew has forgotten it
+            self._call("reload_weights", kwargs={"weights_path": str(folder.resolve())})
+
+        self._patiently(reload)
         if self._answer("POST", "/reset_prefix_cache").get("success") is False:
             raise self._failed("it is busy with other requests; it must serve this run alone")
 
@@ -122,27 +132,43 @@ class VllmServer:
         return dict(models[0])
 
     def _call(self, method: str, **arguments: Any) -> None:
-        self._answer("POST", "/collective_rpc", {"method": method, "timeout": self.timeout, **arguments})
+        """Have all of the server's workers do something; once."""
+        self._once("POST", "/collective_rpc", {"method": method, "timeout": self.timeout, **arguments})
+
+    def _take_any_weights(self) -> None:
+        """It may have been started without weights; ours are ordinary safetensors."""
+        self._call("update_config", args=[{"load_config": {"load_format": "auto"}}])
 
     def _answer(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The JSON object of an answer; {} where there is none. Tried again where the server may recover."""
+        return self._patiently(lambda: self._once(verb, path, body))
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Ask, and ask again where the server may recover."""
         for pause in (*self.pauses, None):
             try:
-                response = self._session.request(
-                    verb, self.url + path, json=body, timeout=self.timeout, allow_redirects=False
-                )
-            except requests.RequestException as error:
-                reason = f"{type(error).__name__} at {path}"
-            else:
-                if response.ok and not response.is_redirect:
-                    return self._json(response)
-                reason = f"{response.status_code} at {path}: {response.text[:QUOTED]}"
-                if response.status_code < 500:
-                    raise self._refused(path, reason, response.status_code)
-            self.troubled = True
-            if pause is not None:
+                return ask()
+            except Passing as failure:
+                self.troubled = True
+                if pause is None:
+                    raise self._failed(f"{failure}, tried {len(self.pauses) + 1} times") from failure
                 time.sleep(pause)
-        raise self._failed(f"{reason}, tried {len(self.pauses) + 1} times")
+        raise AssertionError("the last try answers or fails")
+
+    def _once(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON object of an answer; {} where there is none. Passing where another try may help."""
+        try:
+            response = self._session.request(
+                verb, self.url + path, json=body, timeout=self.timeout, allow_redirects=False
+            )
+        except requests.RequestException as error:
+            raise Passing(f"{type(error).__name__} at {path}") from error
+        if response.status_code >= 500:
+            raise Passing(f"{response.status_code} at {path}: {response.text[:QUOTED]}")
+        if response.status_code != 200:
+            raise self._refused(
+                path, f"{response.status_code} at {path}: {response.text[:QUOTED]}", response.status_code
+            )
+        return self._json(response)
 
     def _json(self, response: Any) -> dict[str, Any]:
         if not response.content:

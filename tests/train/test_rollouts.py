@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
 from dudi_kit.models.generation import Stops, continue_prompts
 from dudi_kit.plan.rows import Row
@@ -257,3 +257,50 @@ def test_dropout_is_off_while_sampling(model):
     noisy = sampler().sample(model, rows(), step=0)
     model.eval()
     assert sampler().sample(model, rows(), step=0) == noisy
+
+
+# --- in slices, and with models that see only a window
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 100])
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_slices_change_no_sample(model, size, temperature):
+    whole = sampler(temperature=temperature).sample(model, rows(), step=1)
+    assert sampler(temperature=temperature, prompts_at_once=size).sample(model, rows(), step=1) == whole
+
+
+def test_the_longest_prompts_are_continued_first_and_each_slice_pads_to_its_own(model, monkeypatch):
+    seen = []
+    generate = model.generate
+    monkeypatch.setattr(model, "generate", lambda **how: seen.append(how["input_ids"].shape) or generate(**how))
+    lengths = [3, 70, 2, 33, 1]
+    sampler(prompts_at_once=2).sample(model, rows([[5] * n for n in lengths]), step=0)
+    assert seen == [(2, 80), (2, 16), (1, 16)]
+
+
+@pytest.fixture
+def windowed() -> Any:
+    """Gemma 3: layers that see four tokens, between ones that see all."""
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=PIECES, hidden_size=16, intermediate_size=24, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, sliding_window=4, max_position_embeddings=128, initializer_range=0.4,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"], query_pre_attn_scalar=8,
+    )  # fmt: skip
+    return Gemma3ForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_a_sliding_window_sees_the_same_alone_and_behind_padding(windowed, temperature):
+    take = sampler(temperature=temperature)
+    together = take.sample(windowed, rows(), step=0)
+    assert [take.sample(windowed, [row], step=0)[0] for row in rows()] == together
+    assert len({tuple(rollout.ids) for rollout in together}) > 1
+
+
+def test_a_sliding_windows_greedy_sample_is_what_whole_passes_would_say(windowed):
+    for row, rollout in zip(rows(), sampler(temperature=0).sample(windowed, rows(), step=0), strict=True):
+        ids = list(row.prompt)
+        for token in rollout.ids:
+            assert token == next_distribution(windowed, ids).argmax()
+            ids.append(token)

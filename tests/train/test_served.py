@@ -160,6 +160,13 @@ def test_a_server_that_comes_back_with_other_weights_gets_the_students_again(
     assert sampler.sample(model, ROWS, step=1) == first
 
 
+def test_a_server_that_is_started_anew_while_it_takes_weights_is_told_again_how(
+    served: Served, model: Any, fake: FakeVllm
+) -> None:
+    fake.restarts = 2
+    assert served(temperature=0.0).sample(model, ROWS, step=0) == own(model)
+
+
 def test_a_server_that_fails_now_and_then_is_asked_again(served: Served, model: Any, fake: FakeVllm) -> None:
     sampler = served(temperature=0.0)
     fake.failures = 2

@@ -21,6 +21,12 @@ class FakeVllm:
         self.seen: list[tuple[str, dict[str, Any]]] = []
         """Paths and bodies of all POST requests, in their order."""
 
+        self.dummy = True
+        """It was started without weights, and was not told to take some."""
+
+        self.restarts = 0
+        """Times that it is started anew between being told so and taking weights."""
+
         self.failures = 0
         """Completions that are still to fail."""
 
@@ -38,6 +44,10 @@ class FakeVllm:
         if path == "/reset_prefix_cache":
             return 200, {"success": True}
         assert path == "/collective_rpc"
+        if body["method"] == "update_config":
+            self.dummy, self.restarts = self.restarts > 0, max(self.restarts - 1, 0)
+        if body["method"] == "reload_weights" and self.dummy:
+            return 500, {"error": "Model reloading with `dummy` format"}
         if body["method"] == "reload_weights" and self.loads:
             self.model = AutoModelForCausalLM.from_pretrained(Path(body["kwargs"]["weights_path"]), dtype=torch.float32)
         return 200, {"results": [None]}
