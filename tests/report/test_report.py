@@ -222,3 +222,15 @@ def test_a_recipe_cannot_break_out_of_the_cards_code_block(run_dir):
 def test_the_report_imports_no_torch():
     code = "import sys, dudi_kit.report.write, dudi_kit.report.terminal; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_samples_of_the_student_are_shown_as_it_learned_and_escaped(run_dir):
+    texts = {"prompt": "<b>x</b>", "reference": "y", "ended": False, "same_as_reference": False}
+    said = [{"step": n, "language": "th", "sample": f"said after {n}", **texts} for n in range(1, 8)]
+    (run_dir / "logs").mkdir(exist_ok=True)
+    lines = "".join(json.dumps(line) + "\n" for line in said)
+    (run_dir / "logs/rollouts.jsonl").write_text(lines + '{"step": 8, "langu', encoding="utf-8")
+    page = write_report(run_dir).read_text("utf-8")
+    assert [n for n in range(1, 8) if f"said after {n}" in page] == [1, 4, 7]
+    assert "<b>x</b>" not in page
+    assert "logs/rollouts.jsonl: 1 of 8 lines" in page

@@ -20,6 +20,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "2x4-zero1": {"processes": 2, "deepspeed__stage": "1", **GREEDY},
     "2x2-zero2": {"processes": 2, "deepspeed__stage": "2", "training__micro_batch_size": "2", **GREEDY},
     "1x8-sampled": {},
+    "1x8-every": {"rollouts__every": "2", "rollouts__prompts_at_once": "3"},
+    "2x2-every": {"processes": 2, "rollouts__every": "2", "training__micro_batch_size": "2"},
     "1x2-sampled": {"training__micro_batch_size": "2"},
     "2x4-sampled": {"processes": 2, "deepspeed__stage": "2"},
     # a teacher with a tokenizer of its own
