@@ -6,6 +6,7 @@ still come through. Call `hush` before the libraries are imported.
 
 import logging
 import os
+import warnings
 
 
 def hush() -> None:
@@ -14,6 +15,8 @@ def hush() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     for name in ("bitsandbytes", "torch.distributed.elastic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # DeepSpeed calls collectives that torch has renamed.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()

@@ -131,7 +131,7 @@ def build_plan(
         teacher_parameters=count_parameters(teaching.config) if teaching else None,
         memory=planned_memory(_job(recipe, config, teaching, made, batches, hardware), hardware),
         disk=planned_disk(recipe, parameters),
-        deepspeed=ds_config(recipe, batches),
+        deepspeed=ds_config(recipe, batches, parameters),
         launch=["python", *launch_command(processes, str(stage.run.path), resume=False)],
         launchers=launchers(str(stage.run.path), hardware),
         outside=sorted(set(paths_outside(json.loads(resolved_json(recipe)), stage.file.parent.resolve()))),

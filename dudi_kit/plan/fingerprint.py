@@ -36,6 +36,7 @@ WATCHING = (
     ("rollouts", "engine", "url"),
     ("rollouts", "engine", "timeout"),
     ("rollouts", "engine", "concurrency"),
+    ("deepspeed", "offload", "nvme_path"),
 )
 """Paths of the recipe that do not change what is learned."""
 

@@ -56,6 +56,7 @@ CODES: dict[str, Kind] = {
     "duplicate": Kind("The same thing twice", "Keep one."),
     "exclusive": Kind("Keys that exclude each other", "Remove one of them."),
     "needs-english": Kind("A demonstration without its English rows", "Say where they are, or show something else."),
+    "needs-folder": Kind("Something that is written to no folder", "Name the folder."),
     "needs-key": Kind("Rows of two files, and nothing that joins them", "Name the column that both have as `key`."),
     "needs-language": Kind("Rows without a language", "Add `language` or `languages`."),
     "needs-data": Kind("A language of a task without rows", "Say where its rows are, or leave the language out."),
@@ -65,11 +66,11 @@ CODES: dict[str, Kind] = {
     "needs-versions": Kind("A language in which no version of a row is known", "Name the column that versions share."),
     "no-effect": Kind("A key that would do nothing", "Remove it."),
     "not-here": Kind("A key that does not belong here", "Remove it."),
-    "not-available": Kind("Something that this version can't do", "Choose what the message offers."),
     "not-divisible": Kind("Numbers that don't divide", "Choose a multiple, or a divisor."),
     "not-together": Kind("Settings that contradict each other", "Choose one of them."),
     "nothing-to-do": Kind("A recipe that would do nothing", "Give something a weight."),
     "too-long": Kind("More tokens than fit", "Lower the one or raise the other."),
+    "unknown-engine-key": Kind("A key that DeepSpeed does not have", "Take the spelling that is offered."),
     "unpinned": Kind("A reference that moves", "Name a commit or a tag as its `revision`."),
 }
 """A test holds it against the codes in the source."""

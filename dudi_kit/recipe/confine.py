@@ -20,6 +20,8 @@ from dudi_kit.recipe.paths import NamedPath, named_paths
 from dudi_kit.recipe.yaml_nodes import Node
 
 REASON = "a recipe by reference reads only what lies below its own folder, and the hub"
+NVME_PATH: Path = ("deepspeed", "offload", "nvme_path")
+NVME_HINT = "say the folder yourself: --deepspeed.offload.nvme_path=…"
 PLACEHOLDER = "{language}"
 MODELS = frozenset({"model", "tokenizer", "from"})
 """Last keys of the places that may name a folder with a model or a tokenizer."""
@@ -94,6 +96,8 @@ def _stray(named: NamedPath, root: FilePath) -> Problem | None:
     written = str(named.node.value)
     if _is_users(named.node):
         return None
+    if named.where == NVME_PATH:
+        return Problem(named.where, "outside", "a recipe by reference writes to its run directory only", NVME_HINT)
     if not is_inside(named.path, root, written=written):
         return Problem(named.where, "outside", f"{written!r} lies outside the recipe's folder", REASON)
     if is_address(written):

@@ -56,6 +56,7 @@ PATH_FIELDS: tuple[tuple[Path, Callable[[str, FilePath], bool]], ...] = (
     (("evaluation", "seahelm_home"), _always),
     (("teacher", "chat_template"), _if_jinja),
     (("student", "chat_template"), _if_jinja),
+    (("deepspeed", "offload", "nvme_path"), _always),
 )
 """Every field that may hold a path, and when its text is one."""
 

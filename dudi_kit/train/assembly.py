@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from dudi_kit.plan.schema import ModelSource, Plan
 from dudi_kit.recipe.derive import without_samples
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import ScratchStudent
-from dudi_kit.train.engine import make_optimizer, prepare
+from dudi_kit.train.engine import gathered, make_optimizer, partitioned_at_load, prepare
 from dudi_kit.train.loop import Loop
 from dudi_kit.train.rollout_log import RolloutLog, moments_of
 from dudi_kit.train.rollouts import OwnSampler, Sampler
@@ -61,15 +62,16 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
     teacher = freeze(_load(plan.teacher, who="teacher", device=device)) if plan.teacher and teaching else None
     student = start_student(recipe, plan, student_side)
     dtype = DTYPES[recipe.training.precision]
-    reference = frozen_copy(student, dtype) if "sequence" in objective.weights else None
-    engine, optimizer = prepare(accelerator, student, make_optimizer(student, recipe.training))
+    with gathered(student):
+        reference = frozen_copy(student, dtype) if "sequence" in objective.weights else None
+    prepared = prepare(accelerator, student, make_optimizer(student, recipe, accelerator.print))
     return Loop(
         run=run,
         recipe=recipe,
         plan=plan,
         accelerator=accelerator,
-        models=Models(engine, teacher, reference.to(device) if reference is not None else None),
-        optimizer=optimizer,
+        models=Models(prepared.engine, teacher, reference.to(device) if reference is not None else None),
+        student=prepared,
         objective=objective,
         between=objective_of(without_samples(recipe.signals)),
         sampler=sampler,
@@ -120,7 +122,9 @@ def planned_rows(run: RunDir, recipe: Recipe, plan: Plan, student: Encoder, teac
 def start_student(recipe: Recipe, plan: Plan, encoder: Encoder) -> PreTrainedModel:
     """The student before its first step, in fp32."""
     if plan.start is not None:
-        model = _load(plan.start, who="student")
+        # A GGUF is unpacked as a whole; the engine cuts it up later.
+        with nullcontext() if plan.start.gguf_file else partitioned_at_load(plan):
+            model = _load(plan.start, who="student")
     else:
         student = recipe.student
         assert isinstance(student, ScratchStudent), "only a student from scratch has no weights to start from"

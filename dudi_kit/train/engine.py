@@ -1,20 +1,27 @@
 """Accelerate on a DeepSpeed engine, on whatever the machine has: CUDA with NCCL, or CPU with gloo."""
 
 import contextlib
+import copy
 import io
 import os
 import socket
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any, NamedTuple
 
+import deepspeed
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 from torch import Tensor, nn
+from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
 from dudi_kit.errors import EnvironmentLack
 from dudi_kit.plan.schema import Plan
-from dudi_kit.recipe.schema.training import Training
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.training import Optimizer
 
 
 def start_accelerator(plan: Plan) -> Accelerator:
@@ -34,6 +41,8 @@ def start_accelerator(plan: Plan) -> Accelerator:
     accelerator = Accelerator(
         deepspeed_plugin=plugin, kwargs_handlers=handlers, gradient_accumulation_steps=plan.accumulation
     )
+    # Accelerate lets transformers cut up whatever is loaded from here on, the teacher too; see `partitioned_at_load`.
+    unset_hf_deepspeed_config()
     if accelerator.num_processes != plan.processes:
         raise EnvironmentLack(
             f"the plan is for {plan.processes} processes and {accelerator.num_processes} were started; "
@@ -42,23 +51,152 @@ def start_accelerator(plan: Plan) -> Accelerator:
     return accelerator
 
 
-def make_optimizer(model: nn.Module, training: Training) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices only, as is usual: norms and biases are left alone."""
+def make_optimizer(model: nn.Module, recipe: Recipe, notice: Callable[[str], None]) -> torch.optim.Optimizer:
+    """AdamW as the recipe wants it; weight decay on matrices only, as is usual: norms and biases are left alone.
+
+    notice: told which AdamW updates offloaded states.
+    """
+    training = recipe.training
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if _dimensions(p) >= 2], "weight_decay": training.weight_decay},
+        {"params": [p for p in parameters if _dimensions(p) < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=training.learning_rate, betas=training.betas
-    )
+    made = _optimizer_class(recipe, notice)
+    return made([group for group in groups if group["params"]], lr=training.learning_rate, betas=training.betas)
 
 
-def prepare(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+def _dimensions(parameter: nn.Parameter) -> int:
+    """Of the whole parameter, of which a partitioned student holds a flat piece."""
+    shape: Sequence[int] = getattr(parameter, "ds_shape", parameter.shape)
+    return len(shape)
+
+
+def _optimizer_class(recipe: Recipe, notice: Callable[[str], None]) -> Callable[..., torch.optim.Optimizer]:
+    """The three AdamW have the same arguments."""
+    if recipe.training.optimizer != "adamw":
+        return _of_bitsandbytes(recipe.training.optimizer)
+    if recipe.deepspeed.offload.optimizer == "none" or not torch.cuda.is_available():
+        return torch.optim.AdamW
+    try:
+        from deepspeed.ops.op_builder import CPUAdamBuilder
+
+        CPUAdamBuilder().load(verbose=False)  # compiled at the first use on a machine
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+    except Exception as error:  # a compiler, a header or a matching CUDA may be missing: each raises its own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        notice(f"offloaded optimizer: torch's AdamW, several times slower than DeepSpeed's CPU Adam ({reason})")
+        return torch.optim.AdamW
+    notice("offloaded optimizer: DeepSpeed's CPU Adam")
+    return DeepSpeedCPUAdam
+
+
+def _of_bitsandbytes(name: Optimizer) -> Callable[..., torch.optim.Optimizer]:
+    if name == "paged_adamw_8bit" and not torch.cuda.is_available():
+        raise EnvironmentLack(
+            "training.optimizer: paged_adamw_8bit keeps its moments in memory that a GPU and its machine share, and "
+            "there is no GPU here; use adamw_8bit or adamw."
+        )
+    try:
+        from bitsandbytes import optim
+    except ImportError as error:
+        raise EnvironmentLack(
+            f"training.optimizer: {name} needs bitsandbytes, which can't be used here: {error}. Use adamw."
+        ) from error
+    return {"adamw_8bit": optim.AdamW8bit, "paged_adamw_8bit": optim.PagedAdamW8bit}[name]
+
+
+@contextmanager
+def partitioned_at_load(plan: Plan) -> Iterator[None]:
+    """What transformers loads inside is cut up at once under ZeRO-3: the whole student is nowhere but in the first
+    process's main memory. Outside nothing is: teacher and reference stay whole.
+    """
+    config = HfDeepSpeedConfig(plan.deepspeed)  # transformers sees it as long as it lives
+    try:
+        yield
+    finally:
+        del config
+        unset_hf_deepspeed_config()
+
+
+class Student(NamedTuple):
+    """The student in the engine."""
+
+    engine: Any
+    """DeepSpeed's; its forward and backward are the student's."""
+
+    optimizer: Any
+
+    whole: Callable[[], AbstractContextManager[Any]]
+    """The student as a plain transformers model with all its weights, for as long as the context lasts: to sample from,
+    to copy and to save. Every process must enter it. Under ZeRO-3 the weights are gathered once, and freed after."""
+
+
+def prepare(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer) -> Student:
     """Put the student into the engine. DeepSpeed's bf16 optimizer prints its memory to stdout, which is kept away."""
+    sharded = accelerator.state.deepspeed_plugin.zero_stage == 3
+    shell = hollow(model) if sharded else None
     with contextlib.redirect_stdout(io.StringIO()):
         engine, wrapped = accelerator.prepare(model, optimizer)
-    return engine, wrapped
+    whole = partial(filled, shell, engine.module) if shell else partial(nullcontext, engine.module)
+    return Student(engine, wrapped, whole)
+
+
+def hollow(model: nn.Module) -> nn.Module:
+    """The model without its weights: the same modules, buffers and tied parameters, none of DeepSpeed's hooks.
+
+    Inside the engine each module fetches its weights when it is called and drops them afterwards: a token of a rollout
+    would cost as many gathers as there are layers.
+    """
+    empty = {
+        id(p): nn.Parameter(torch.empty(0, dtype=p.dtype, device=p.device), p.requires_grad) for p in model.parameters()
+    }
+    return copy.deepcopy(model, dict(empty))
+
+
+@contextmanager
+def filled(shell: nn.Module, sharded: nn.Module) -> Iterator[nn.Module]:
+    """Give a hollow model the weights of the sharded one, gathered and shared, and take them away again."""
+    pairs = list(zip(shell.parameters(), sharded.parameters(), strict=True))
+    with gathered(sharded):
+        for mine, theirs in pairs:
+            mine.data = theirs.data
+        try:
+            yield shell
+        finally:
+            for mine, _ in pairs:
+                mine.data = mine.data.new_empty(0)
+
+
+def gathered(model: nn.Module) -> AbstractContextManager[None]:
+    """All weights of a partitioned model, to be read by every process; nothing where it is whole."""
+    made: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(list(model.parameters()))
+    return made
+
+
+def full_state_dict(student: Student) -> dict[str, Tensor]:
+    """A copy of all weights in main memory, in the first process; empty in the others. Every process must call it."""
+    with student.whole() as model:
+        if dist.is_initialized() and dist.get_rank():
+            return {}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+def shard_frozen(model: nn.Module, plan: Plan) -> Any:
+    """A model that does not learn, each process holding a share of its weights: an engine to be called as the model is.
+
+    Every process must call it as often as the others. The model may be whole, or have been loaded in
+    `partitioned_at_load`; with `deepspeed.offload.parameters` its shares lie where the student's do.
+    """
+    keys = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "steps_per_print")
+    zero = {key: value for key, value in plan.deepspeed["zero_optimization"].items() if key != "offload_optimizer"}
+    config = {key: plan.deepspeed[key] for key in keys}
+    config |= {"zero_optimization": zero | {"stage": 3}}
+    config["bf16"] = {"enabled": next(model.parameters()).dtype == torch.bfloat16}
+    with contextlib.redirect_stdout(io.StringIO()):
+        engine, *_ = deepspeed.initialize(model=model, config=config)
+    engine.module.eval()
+    return engine
 
 
 def set_learning_rate(optimizer: Any, rate: float) -> None:

@@ -24,7 +24,7 @@ from dudi_kit.plan.schema import Plan
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.signals.objective import combine
 from dudi_kit.signals.result import SignalResult
-from dudi_kit.train.engine import backward, set_learning_rate
+from dudi_kit.train.engine import Student, backward, set_learning_rate
 from dudi_kit.train.metrics import Window, append_line, cut_after
 from dudi_kit.train.rollout_log import RolloutLog, RowLosses, row_losses
 from dudi_kit.train.rollouts import Sampler, observe_rollouts, observe_sampler
@@ -46,9 +46,9 @@ class Loop:
     plan: Plan
     accelerator: Accelerator
     models: Models
-    """With the student already prepared by the accelerator."""
+    """With the student in the engine."""
 
-    optimizer: Any
+    student: Student
     objective: Objective
     between: Objective
     """The same without the signals on samples, for the steps in which nothing is sampled."""
@@ -92,7 +92,7 @@ class Loop:
         # Rows of like length share a micro-batch, so that little is padded; the global mean does not depend on it.
         pairs = sorted((objective.pair(*item) for item in zip(rows, rollouts, strict=True)), key=_tokens)
         counts = self._global_counts(objective, pairs)
-        set_learning_rate(self.optimizer, learning_rate(self.recipe.training, step, self.plan.steps))
+        set_learning_rate(self.student.optimizer, learning_rate(self.recipe.training, step, self.plan.steps))
         parts = list(batched(pairs, self.plan.micro_batch_size))
         shows = objective.needs_rollouts and self.rollout_log.is_due(step)
         losses: RowLosses = {}
@@ -106,8 +106,8 @@ class Loop:
             self.rollout_log.write(step, pairs, losses)
 
     def _rollouts(self, rows: Sequence[Row], step: int) -> list[Continuation]:
-        student = self.accelerator.unwrap_model(self.models.student)
-        rollouts = self.sampler.sample(student, rows, step)
+        with self.student.whole() as student:
+            rollouts = self.sampler.sample(student, rows, step)
         observe_sampler(self.window, rows, self.sampler.facts)
         return rollouts
 
@@ -148,7 +148,8 @@ class Loop:
     def _refresh_reference(self, step: int) -> None:
         refreshed = refreshed_reference(self.recipe)
         if self.models.reference is not None and refreshed is not None and step % refreshed.every == 0:
-            refresh(self.models.reference, self.accelerator.unwrap_model(self.models.student).state_dict())
+            with self.student.whole() as student:
+                refresh(self.models.reference, student.state_dict())
 
     def _is_logged(self, done: int) -> bool:
         return done % self.recipe.training.log_every == 0 or done == self.plan.steps

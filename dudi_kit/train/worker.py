@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from dudi_kit.data.tokenizers import load_tokenizer
 from dudi_kit.errors import DudiError, EnvironmentLack, Exit
@@ -44,17 +45,22 @@ def save_final(loop: Loop) -> None:
     """Write `final/` as a transformers folder: it appears whole, and its being there means that training is done."""
     accelerator, run = loop.accelerator, loop.run
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        partial = run.path / ".final.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            accelerator.unwrap_model(loop.models.student).save_pretrained(partial)
-            load_tokenizer(str(run.tokenizer)).save_pretrained(partial)
-            partial.replace(run.final)
-        except (OSError, SafetensorError) as error:  # the latter is what a full disk raises in safetensors
-            reason = getattr(error, "strerror", None) or error
-            raise EnvironmentLack(f"can't write {run.final}: {reason}. Free some space and --resume.") from error
+    with loop.student.whole() as student:
+        if accelerator.is_main_process:
+            _write_final(run, student)
     accelerator.wait_for_everyone()
+
+
+def _write_final(run: RunDir, student: PreTrainedModel) -> None:
+    partial = run.path / ".final.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        student.save_pretrained(partial)
+        load_tokenizer(str(run.tokenizer)).save_pretrained(partial)
+        partial.replace(run.final)
+    except (OSError, SafetensorError) as error:  # the latter is what a full disk raises in safetensors
+        reason = getattr(error, "strerror", None) or error
+        raise EnvironmentLack(f"can't write {run.final}: {reason}. Free some space and --resume.") from error
 
 
 def main(arguments: list[str]) -> int:

@@ -115,15 +115,15 @@ BEYOND_A_SCHEMA = {
         "needs-data",
         "needs-english",
         "needs-examples",
+        "needs-folder",
         "needs-key",
         "needs-labels",
         "needs-language",
         "needs-teacher",
         "needs-versions",
         "no-effect",
-        "not-available",
     ),
-    *("not-divisible", "not-here", "not-together", "nothing-to-do", "outside", "too-long"),
+    *("not-divisible", "not-here", "not-together", "nothing-to-do", "outside", "too-long", "unknown-engine-key"),
     # Rules in the words of other tools: hub names, version specifiers.
     *("bad-model-name", "bad-value", "requires"),
 }

@@ -1,4 +1,4 @@
-"""Rules about `training`, `deepspeed`, `evaluation` and `output`: how the run is carried out and judged."""
+"""Rules about `training`, `evaluation` and `output`: how the run is carried out and judged."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -30,18 +30,6 @@ def micro_batches_divide_the_batch(recipe: Recipe) -> Iterator[Complaint]:
         message = f"batch_size {batch} is not a multiple of {micro}"
         hint = f"{max(n for n in range(1, min(micro, batch) + 1) if batch % n == 0)} would divide it"
         yield Complaint(path, "not-divisible", message, hint, (("training", "batch_size"),))
-
-
-def stage_is_available(recipe: Recipe) -> Iterator[Complaint]:
-    """ZeRO-3 comes later."""
-    if recipe.deepspeed.stage == 3:
-        message = "ZeRO-3 is not available in this version"
-        yield Complaint(
-            ("deepspeed", "stage"),
-            "not-available",
-            message,
-            "use stage 2, which shards the optimizer and the gradients",
-        )
 
 
 def tasks_can_be_scored(recipe: Recipe) -> Iterator[Complaint]:
@@ -85,7 +73,6 @@ def output_stays_below(recipe: Recipe) -> Iterator[Complaint]:
 RULES: tuple[Rule, ...] = (
     steps_or_epochs,
     micro_batches_divide_the_batch,
-    stage_is_available,
     tasks_can_be_scored,
     shown_models_exist,
     output_stays_below,

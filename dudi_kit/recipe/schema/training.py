@@ -7,10 +7,11 @@ from pydantic import Field
 from dudi_kit.recipe.schema.base import Count, Positive, Probability, Seed, Strict, Weight
 
 Schedule = Literal["constant", "linear", "cosine"]
+Optimizer = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
 
 class Training(Strict):
-    """Optimisation with AdamW."""
+    """Optimisation with AdamW, or a variant of it."""
 
     epochs: Positive | None = None
     """Passes over the training rows; give this or `steps`. Default: one epoch."""
@@ -32,6 +33,11 @@ class Training(Strict):
 
     warmup: Probability = 0.05
     """Share of the steps in which the learning rate rises to its peak."""
+
+    optimizer: Optimizer = "adamw"
+    """`adamw` keeps its moments in fp32. The others are bitsandbytes' (arXiv 2110.02861), with moments of 8 bits, which
+    save 6 bytes a parameter; `paged_adamw_8bit` moves them to main memory where a GPU's is full, and needs a GPU. How
+    they are rounded depends on the stage and the number of processes."""
 
     weight_decay: Weight = 0.0
     """Of AdamW, in each step: decoupled from the gradient."""
