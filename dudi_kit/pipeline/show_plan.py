@@ -135,8 +135,17 @@ def _after(plan: Plan) -> list[tuple[str, str]]:
     return [
         ("disk", _disk(plan.disk)),
         *([] if memory.hardware.startswith("cpu-") else [("loading", loading)]),
+        *([("offloaded", _offloaded(plan))] if memory.offloaded_bytes else []),
         ("launch", shlex.join(plan.launch) if memory.nodes == 1 else plan.launchers["torchrun"]),
     ]
+
+
+def _offloaded(plan: Plan) -> str:
+    """`about 12.1 GiB of main memory of each machine: optimizer to cpu, parameters to nvme`."""
+    zero, each = plan.deepspeed["zero_optimization"], "" if plan.memory.nodes == 1 else " of each machine"
+    parts = {"optimizer": "offload_optimizer", "parameters": "offload_param"}
+    moved = ", ".join(f"{part} to {zero[key]['device']}" for part, key in parts.items() if key in zero)
+    return f"about {_gib(plan.memory.offloaded_bytes)} GiB{each} outside the GPUs while training: {moved}"
 
 
 def _processes(plan: Plan) -> str:
@@ -191,8 +200,7 @@ def _memory_table(memory: PlannedMemory) -> Table:
     for made in memory.stages:
         own = made.stage == memory.stage
         mark = "▸" if own else ""
-        star = "" if made.available else " *"
-        table.add_column(f"{mark}ZeRO {made.stage}{star}", justify="right", style="bold" if own else "")
+        table.add_column(f"{mark}ZeRO {made.stage}", justify="right", style="bold" if own else "")
     for part, label in PARTS.items():
         if any(part in parts for made in memory.stages for parts in made.phases.values()):
             cells = [_part(made, part) for made in memory.stages]
@@ -209,11 +217,9 @@ def _memory_table(memory: PlannedMemory) -> Table:
 
 def _legend(memory: PlannedMemory) -> list[str]:
     bracketed = any("(" in _part(made, part) for made in memory.stages for part in PARTS)
-    stars = any(not made.available for made in memory.stages)
     return [
         "▸ the recipe's stage. An estimate: leave a tenth free.",
         *(["( ) at its own time, not at the peak."] if bracketed else []),
-        *(["* not available in this version."] if stars else []),
     ]
 
 

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+from dudi_kit.plan.engine import Offloaded
+from dudi_kit.plan.engine_memory import MOMENTS, engine_of
 from dudi_kit.plan.hardware import Hardware
-from dudi_kit.plan.memory import BYTES, CPU_LIBRARIES, FP32, Inputs, Job, estimate, padded, teacher_bytes
+from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
+from dudi_kit.plan.memory import CPU_LIBRARIES, estimate, padded, teacher_bytes
 from dudi_kit.plan.schema import PlannedDisk, PlannedMemory, Remedy, StageMemory
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.signals import RefreshedReference
 
 STAGES = (0, 1, 2, 3)
-NOT_YET = 3
-"""The stage that a recipe can't ask for yet; its column is what it would bring."""
-
 WORTH_SAYING = 0.01
 """Of the peak: a remedy that saves less is none."""
 
@@ -41,7 +41,6 @@ def planned_memory(job: Job, hardware: Hardware) -> PlannedMemory:
         stages.append(
             StageMemory(
                 stage=stage,
-                available=stage != NOT_YET,
                 peak_bytes=made.peak,
                 peak_phase=made.peak_phase,
                 phases={phase: dict(parts) for phase, parts in made.phases.items()},  # type: ignore[arg-type]
@@ -54,6 +53,7 @@ def planned_memory(job: Job, hardware: Hardware) -> PlannedMemory:
         stage=job.stage,
         stages=stages,
         host_bytes=host_bytes(job) * hardware.devices,
+        offloaded_bytes=engine_of(job).host * hardware.devices,
         remedies=remedies(job, hardware),
     )
 
@@ -86,7 +86,7 @@ def checkpoint_bytes(recipe: Recipe, parameters: int) -> int:
     precision = recipe.training.precision
     weights = FP32 if precision == "fp32" else BYTES["bf16"] + FP32
     refreshed = isinstance(recipe.signals.sequence.reference, RefreshedReference) and recipe.signals.sequence.weight > 0
-    return parameters * (weights + 2 * FP32 + (FP32 if refreshed else 0))
+    return parameters * (weights + MOMENTS[recipe.training.optimizer] + (FP32 if refreshed else 0))
 
 
 def remedies(job: Job, hardware: Hardware) -> list[Remedy]:
@@ -112,8 +112,9 @@ def _changes(job: Job, limit: int) -> Iterator[Change]:
             yield Change("teacher.dtype", "fp32", "bf16", replace(job, teacher_dtype="bf16"))
     if job.quantization == "int8":
         yield Change("teacher.quantization", "int8", "nf4", replace(job, quantization="nf4"))
-    for stage in range(job.stage + 1, NOT_YET):
+    for stage in STAGES[job.stage + 1 :]:
         yield Change("deepspeed.stage", str(job.stage), str(stage), replace(job, stage=stage))
+    yield from _offloading(job)
     if job.precision == "fp32":
         yield Change("training.precision", "fp32", "bf16", replace(job, precision="bf16"))
     longest = max(inputs.prompt + inputs.response for inputs in job.inputs)
@@ -128,6 +129,17 @@ def _changes(job: Job, limit: int) -> Iterator[Change]:
     if job.rolls_out and sampled > 1:
         fewer = tuple(inputs._replace(sampled_rows=sampled // 2) for inputs in job.inputs)
         yield Change("rollouts.prompts_at_once", str(sampled), str(sampled // 2), replace(job, inputs=fewer))
+
+
+def _offloading(job: Job) -> Iterator[Change]:
+    """What could leave the GPU at the recipe's stage, and smaller moments."""
+    parts: tuple[Offloaded, ...] = ("optimizer", "parameters")
+    for part in parts:
+        moved = replace(job, offloaded=job.offloaded | {part})
+        if moved.offloads(part) and part not in job.offloaded and (part != "optimizer" or job.optimizer == "adamw"):
+            yield Change(f"deepspeed.offload.{part}", "none", "cpu", moved)
+    if job.optimizer == "adamw" and not job.offloads("optimizer"):
+        yield Change("training.optimizer", "adamw", "adamw_8bit", replace(job, optimizer="adamw_8bit"))
 
 
 def _micro_batch(job: Job, limit: int) -> Change | None:

@@ -6,7 +6,7 @@ teacher that is yet to be trained.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -23,12 +23,12 @@ from dudi_kit.plan.arithmetic import Arithmetic, arithmetic
 from dudi_kit.plan.budget import planned_disk, planned_memory
 from dudi_kit.plan.chain import Stage
 from dudi_kit.plan.contexts import check_contexts
-from dudi_kit.plan.engine import ds_config, launch_command
+from dudi_kit.plan.engine import bucket_of, ds_config, launch_command, offloaded_parts
 from dudi_kit.plan.hardware import Hardware, this_machine
 from dudi_kit.plan.inputs import largest_inputs
+from dudi_kit.plan.job import Job
 from dudi_kit.plan.launchers import launchers
 from dudi_kit.plan.layout import RunDir
-from dudi_kit.plan.memory import Job
 from dudi_kit.plan.models import config_of, context_of, encoder_of, given, tokenizer_of, trained
 from dudi_kit.plan.notices import notices_of, paths_outside
 from dudi_kit.plan.rollouts import lay_out_server, rollout_notices, server_of
@@ -115,6 +115,7 @@ def build_plan(
     batches = arithmetic(recipe.training, rows_per_epoch=made.mixture.rows_per_epoch, processes=processes)
     parameters = count_parameters(config)
     lay_out_server(recipe, stage.run, student, config)
+    engine = ds_config(recipe, batches, parameters)
     return Plan(
         name=recipe.name,
         lock=stage.lock,
@@ -126,12 +127,12 @@ def build_plan(
         labels=[PlannedLabels(**asdict(declared)) for declared in labels.declared] if labels else [],
         languages=_shares(made),
         teacher_room=room,
-        **_fields(batches),
+        **batches._asdict(),
         parameters=parameters,
         teacher_parameters=count_parameters(teaching.config) if teaching else None,
-        memory=planned_memory(_job(recipe, config, teaching, made, batches, hardware), hardware),
+        memory=planned_memory(_job(recipe, config, teaching, made, batches, hardware, engine), hardware),
         disk=planned_disk(recipe, parameters),
-        deepspeed=ds_config(recipe, batches, parameters),
+        deepspeed=engine,
         launch=["python", *launch_command(processes, str(stage.run.path), resume=False)],
         launchers=launchers(str(stage.run.path), hardware),
         outside=sorted(set(paths_outside(json.loads(resolved_json(recipe)), stage.file.parent.resolve()))),
@@ -328,8 +329,9 @@ def _job(
     made: TrainingRows,
     batches: Arithmetic,
     hardware: Hardware,
+    engine: Mapping[str, Any],
 ) -> Job:
-    """What the memory of a training process depends on."""
+    """What the memory of a training process depends on. engine: DeepSpeed's configuration."""
     source, mapped = (teaching.source, teaching.vocabulary) if teaching else (None, None)
     return Job(
         student=shape_of(config, count_parameters(config)),
@@ -346,6 +348,9 @@ def _job(
             made.rows, made.mixture, batches, recipe.rollouts.max_new_tokens, _sampled_at_once(recipe, batches)
         ),
         on_cpu=hardware.on_cpu,
+        optimizer=recipe.training.optimizer,
+        offloaded=offloaded_parts(recipe),
+        bucket=bucket_of(engine),
         buckets=mapped.size + 1 if isinstance(mapped, MappedVocabulary) else 0,
     )
 
@@ -354,7 +359,3 @@ def _sampled_at_once(recipe: Recipe, batches: Arithmetic) -> int:
     """Prompts that a process continues at once; none where a server does it."""
     share = batches.batch_size // batches.processes
     return 0 if server_of(recipe) else min(share, recipe.rollouts.prompts_at_once or share)
-
-
-def _fields(batches: Arithmetic) -> dict[str, Any]:
-    return batches._asdict()

@@ -1,10 +1,12 @@
 """DeepSpeed's configuration, compiled from the recipe: a recipe field owns each key here, or we do, with a reason."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from dudi_kit.plan.arithmetic import Arithmetic
 from dudi_kit.recipe.schema import Recipe
+
+Offloaded = Literal["optimizer", "parameters"]
 
 NEVER = 10**9
 
@@ -49,6 +51,8 @@ def _zero(recipe: Recipe, parameters: int) -> dict[str, Any]:
             "stage3_prefetch_bucket_size": bucket,
             "stage3_max_live_parameters": 2 * bucket,
             "stage3_max_reuse_distance": 2 * bucket,
+            # Or every linear layer of the process, the teacher's too, adds its bias in another rounding.
+            "memory_efficient_linear": False,
         }
     for key, place in (("offload_optimizer", offload.optimizer), ("offload_param", offload.parameters)):
         if place != "none":
@@ -61,9 +65,20 @@ def _merged(compiled: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, 
     merged = dict(compiled)
     for key, value in extra.items():
         below = merged.get(key)
-        nested = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(below, value) if nested else value
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
     return merged
+
+
+def offloaded_parts(recipe: Recipe) -> frozenset[Offloaded]:
+    """What leaves the GPU."""
+    parts: tuple[Offloaded, ...] = ("optimizer", "parameters")
+    return frozenset(part for part in parts if getattr(recipe.deepspeed.offload, part) != "none")
+
+
+def bucket_of(config: Mapping[str, Any]) -> int:
+    """Elements that ZeRO reduces at once, with this configuration; what DeepSpeed would refuse counts as ours."""
+    size = config["zero_optimization"].get("reduce_bucket_size")
+    return size if isinstance(size, int) else MOST_IN_A_BUCKET
 
 
 def engine_stage(recipe: Recipe) -> int:

@@ -6,11 +6,12 @@ student, N processes. Not in the estimate: what an allocator keeps unused, and i
 `benchmarks/memory.py` holds it against measured peaks.
 """
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from dudi_kit.plan.engine_memory import engine_of, shares_of_weights
+from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
 from dudi_kit.plan.shape import ModelShape
-from dudi_kit.recipe.schema.models import Dtype, Quantization
+from dudi_kit.recipe.schema.models import Quantization
 from dudi_kit.signals.chunks import CHUNK_ELEMENTS
 
 Part = Literal[
@@ -29,19 +30,8 @@ Part = Literal[
 Phase = Literal["sample", "ask the teacher", "backward", "update"]
 Parts = dict[Part, int]
 
-BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2}
-FP32 = 4
-MOMENTS = 2 * FP32
-"""AdamW's two moments of a parameter."""
-
 PACKED: dict[Quantization, float] = {"int8": 1.0, "nf4": 0.5 + 1 / 64 + 4 / (64 * 256)}
 """Bytes of a weight in a linear layer: nf4 adds a scale of one byte for 64 weights, and one of four for 256 scales."""
-
-BUCKET = 5 * 10**8
-"""Elements that DeepSpeed reduces at once (`reduce_bucket_size`). On a GPU the whole bucket is allocated, always."""
-
-LIVE = 10**9
-"""Parameters that ZeRO-3 keeps gathered (`stage3_max_live_parameters`)."""
 
 TOKEN_TEMPORARIES, LIKELIHOOD_TEMPORARIES = 6.6, 4.4
 """fp32 tensors of a chunk's size (`signals.chunks`) while a divergence or a log-probability goes backward, measured."""
@@ -65,76 +55,6 @@ SAMPLING = 24
 """Bytes of a logit while a token is drawn from it: fp32 copies of transformers and our processors, a cumulated fp64."""
 
 
-class Inputs(NamedTuple):
-    """The largest inputs of a step, in padded columns."""
-
-    rows: int
-    """Of a micro-batch."""
-
-    prompt: int
-    response: int
-    teacher_prompt: int
-    sampled_rows: int
-    """Prompts that a process continues at once; 0 where a server does it."""
-
-    sampled_prompt: int
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that the memory of a training process depends on."""
-
-    student: ModelShape
-    teacher: ModelShape | None
-    teacher_dtype: Dtype
-    quantization: Quantization
-    precision: Dtype
-    stage: int
-    """Of ZeRO, as the recipe asks."""
-
-    processes: int
-    accumulation: int
-    signals: frozenset[str]
-    new_tokens: int
-    inputs: tuple[Inputs, ...]
-    """None of them is the largest in everything."""
-
-    on_cpu: bool
-
-    buckets: int = 0
-    """In which the pieces of two vocabularies meet, the rest as one of them; 0 where both have the same pieces."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of one element of the student's weights and activations."""
-        return BYTES[self.precision]
-
-    @property
-    def sides(self) -> int:
-        """Rows that the student reads of a pair: y, ỹ or both."""
-        return len(self.reads())
-
-    def reads(self) -> list[str]:
-        """The responses that some signal needs."""
-        corpus = {"sequence", "off_policy", "sft", "dft"} & self.signals
-        return [side for side, needed in (("corpus", corpus), ("rollout", self.rolls_out)) if needed]
-
-    @property
-    def share(self) -> int:
-        """Rows of a process in one step."""
-        return max(inputs.rows for inputs in self.inputs) * self.accumulation
-
-    @property
-    def rolls_out(self) -> bool:
-        """Some signal reads ỹ."""
-        return bool({"sequence", "on_policy"} & self.signals)
-
-    @property
-    def teacher_terms(self) -> int:
-        """Rows that the teacher reads of a pair."""
-        return len({"off_policy", "on_policy"} & self.signals) if self.teacher else 0
-
-
 class Estimate(NamedTuple):
     """Memory of each phase of a step."""
 
@@ -149,27 +69,6 @@ class Estimate(NamedTuple):
     def peak(self) -> int:
         """Bytes of it."""
         return sum(self.phases[self.peak_phase].values())
-
-
-class Engine(NamedTuple):
-    """What DeepSpeed holds of the student."""
-
-    weights: int
-    optimizer: int
-    held: int
-    """Gradients from one step to the next."""
-
-    gathered: int
-    """Gradients while the second micro-batch of a step, or the only one, goes backward."""
-
-    full: int
-    """Gradients at the end of backward."""
-
-    bucket: int
-    """Buffers while gradients come in."""
-
-    update: int
-    """Buffers from there to the end of the optimizer's step."""
 
 
 def estimate(job: Job) -> Estimate:
@@ -190,7 +89,9 @@ def _estimate(job: Job, inputs: Inputs) -> Estimate:
     held: Parts = always | {"gradients": engine.held, "allocator": round(LEFT * heap)}
     phases: dict[Phase, Parts] = {}
     if job.rolls_out and inputs.sampled_rows:
-        phases["sample"] = held | {"rollouts": rollout_bytes(job, inputs)}
+        # ZeRO-3 gathers the whole student once, beside the shares.
+        whole = job.student.parameters * job.size if job.stage == 3 else 0
+        phases["sample"] = held | {"weights": shares_of_weights(job) + whole, "rollouts": rollout_bytes(job, inputs)}
     said = teacher_logits(job, inputs)
     if said:
         phases["ask the teacher"] = held | {"logits": said, "activations": teacher_pass(job, inputs)}
@@ -204,37 +105,6 @@ def _estimate(job: Job, inputs: Inputs) -> Estimate:
     embedding = job.student.vocabulary * job.student.hidden * job.size * (3 if job.student.tied else 1)
     phases["update"] = held | {"gradients": engine.full, "engine": max(engine.update, embedding)}
     return Estimate(phases)
-
-
-def engine_of(job: Job) -> Engine:
-    """Weights, gradients, optimizer and buffers under the stage that runs.
-
-    fp32 without ZeRO is torch alone, its gradients flattened into a copy for the reduction. bf16 at stage 1 (0 runs as
-    1) is DeepSpeed's BF16_Optimizer: gradients whole in fp32 beside those in bf16, neither ever freed. The others are
-    its ZeRO optimizer: fp32 weights of a share even where the weights are fp32 already, and a bucket.
-    """
-    P, N, b = job.student.parameters, job.processes, job.size
-    bucket = min(P, BUCKET) if job.on_cpu else BUCKET
-    flat = FP32 * P if P <= BUCKET else 0  # DeepSpeed copies what is below the bucket's size, and no single larger one
-    shared = -(-P // N)
-    # torch's AdamW: on a CPU two temporaries for one parameter at a time, on a GPU one for all of them.
-    step = 2 * FP32 * job.student.largest_matrix if job.on_cpu else FP32 * P
-    step_of_share = (2 if job.on_cpu else 1) * FP32 * shared
-    held = FP32 * P if job.accumulation > 1 else 0
-    if job.stage == 0 and job.precision == "fp32":
-        return Engine(b * P, MOMENTS * P, 0, held, FP32 * P, 0, max(flat, step))
-    optimizer = (FP32 + MOMENTS) * shared
-    if job.precision == "bf16" and job.stage <= 1:
-        both = (FP32 + b) * P
-        return Engine(b * P, optimizer, both, both, both, 0, max(flat, step_of_share))
-    if job.stage == 1:
-        return Engine(b * P, optimizer, 0, held, FP32 * P, FP32 * bucket, FP32 * bucket + 2 * FP32 * shared)
-    # fp32 sums are kept from micro-batch to micro-batch; the bucket is cast to fp32 while it is reduced.
-    reduced = (0 if b == FP32 else FP32) * min(P, BUCKET) + b * min(P, BUCKET)
-    gathered = b * min(P, LIVE) if job.stage == 3 else 0
-    weights = b * P if job.stage == 2 else b * shared + gathered
-    share = FP32 * shared
-    return Engine(weights, optimizer, 0, share, share, b * bucket, max(b * bucket + reduced, share + step_of_share))
 
 
 def teacher_bytes(job: Job) -> int:

@@ -99,9 +99,6 @@ class StageMemory(Strict):
     """Memory of one training process under one ZeRO stage, in bytes."""
 
     stage: int
-    available: bool
-    """False: this version can't run it yet."""
-
     peak_bytes: int
     peak_phase: str
     phases: dict[str, dict[str, int]]
@@ -131,6 +128,9 @@ class PlannedMemory(Strict):
     stages: list[StageMemory]
     host_bytes: int
     """Main memory of one machine while all its processes load their models."""
+
+    offloaded_bytes: int = 0
+    """Main memory of one machine (or of its disk) for what its processes offload while they train."""
 
     remedies: list[Remedy]
     """The best first."""

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
-import deepspeed
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
@@ -18,7 +17,7 @@ from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 from torch import Tensor, nn
 from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-from dudi_kit.errors import EnvironmentLack
+from dudi_kit.errors import EnvironmentLack, RecipeError
 from dudi_kit.plan.schema import Plan
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.training import Optimizer
@@ -48,7 +47,34 @@ def start_accelerator(plan: Plan) -> Accelerator:
             f"the plan is for {plan.processes} processes and {accelerator.num_processes} were started; "
             f"plan again with --processes {accelerator.num_processes}."
         )
+    _require_usable(plan)
     return accelerator
+
+
+def _require_usable(plan: Plan) -> None:
+    """Refuse what DeepSpeed would refuse after the models are loaded."""
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    try:
+        DeepSpeedConfig(copy.deepcopy(plan.deepspeed))
+    except (ValueError, TypeError, AssertionError) as error:
+        said = " ".join(str(error).split())
+        raise RecipeError(f"deepspeed.extra: DeepSpeed can't be set up with it: {said}") from error
+    zero = plan.deepspeed["zero_optimization"]
+    folders = {
+        part["nvme_path"]
+        for key in ("offload_optimizer", "offload_param")
+        if (part := zero.get(key, {})).get("nvme_path")
+    }
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise EnvironmentLack(f"deepspeed.offload.nvme_path: no such folder on this machine: {folder}.")
+    if folders and not AsyncIOBuilder().is_compatible(verbose=False):
+        raise EnvironmentLack(
+            "deepspeed.offload: 'nvme' needs libaio, whose headers are not on this machine (Debian's libaio-dev); "
+            "install it, or offload to 'cpu'."
+        )
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, notice: Callable[[str], None]) -> torch.optim.Optimizer:
@@ -88,7 +114,8 @@ def _optimizer_class(recipe: Recipe, notice: Callable[[str], None]) -> Callable[
         notice(f"offloaded optimizer: torch's AdamW, several times slower than DeepSpeed's CPU Adam ({reason})")
         return torch.optim.AdamW
     notice("offloaded optimizer: DeepSpeed's CPU Adam")
-    return DeepSpeedCPUAdam
+    made: Callable[..., torch.optim.Optimizer] = DeepSpeedCPUAdam
+    return made
 
 
 def _of_bitsandbytes(name: Optimizer) -> Callable[..., torch.optim.Optimizer]:
@@ -98,12 +125,12 @@ def _of_bitsandbytes(name: Optimizer) -> Callable[..., torch.optim.Optimizer]:
             "there is no GPU here; use adamw_8bit or adamw."
         )
     try:
-        from bitsandbytes import optim
+        from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
     except ImportError as error:
         raise EnvironmentLack(
             f"training.optimizer: {name} needs bitsandbytes, which can't be used here: {error}. Use adamw."
         ) from error
-    return {"adamw_8bit": optim.AdamW8bit, "paged_adamw_8bit": optim.PagedAdamW8bit}[name]
+    return AdamW8bit if name == "adamw_8bit" else PagedAdamW8bit
 
 
 @contextmanager
@@ -170,7 +197,9 @@ def filled(shell: nn.Module, sharded: nn.Module) -> Iterator[nn.Module]:
 
 def gathered(model: nn.Module) -> AbstractContextManager[None]:
     """All weights of a partitioned model, to be read by every process; nothing where it is whole."""
-    made: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(list(model.parameters()))
+    from deepspeed import zero  # late: what it takes the machine for is said first, in `start_accelerator`
+
+    made: AbstractContextManager[None] = zero.GatheredParameters(list(model.parameters()))
     return made
 
 
@@ -193,6 +222,8 @@ def shard_frozen(model: nn.Module, plan: Plan) -> Any:
     config = {key: plan.deepspeed[key] for key in keys}
     config |= {"zero_optimization": zero | {"stage": 3}}
     config["bf16"] = {"enabled": next(model.parameters()).dtype == torch.bfloat16}
+    import deepspeed
+
     with contextlib.redirect_stdout(io.StringIO()):
         engine, *_ = deepspeed.initialize(model=model, config=config)
     engine.module.eval()

@@ -1,10 +1,12 @@
 """batch_size = processes × micro_batch_size × accumulation, and how many steps."""
 
+from typing import Any
+
 import pytest
 
 from dudi_kit.errors import RecipeError
 from dudi_kit.plan.arithmetic import Arithmetic, arithmetic
-from dudi_kit.plan.engine import NEVER, ds_config, launch_command
+from dudi_kit.plan.engine import MOST_IN_A_BUCKET, NEVER, bucket_of, ds_config, launch_command
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.training import Training
 from tests.small import STUDENT, changed
@@ -70,20 +72,53 @@ def test_deepspeeds_numbers_are_the_plans() -> None:
     settings = {"precision": "bf16", "batch_size": 24, "micro_batch_size": 3, "max_grad_norm": 0.5}
     recipe = Recipe.model_validate(changed(STUDENT, training=settings, deepspeed={"stage": 2}))
     batches = arithmetic(recipe.training, rows_per_epoch=100, processes=2)
-    config = ds_config(recipe, batches)
+    config = ds_config(recipe, batches, parameters=1000)
     micro, accumulation = config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"]
     assert (config["train_batch_size"], micro, accumulation) == (24, 3, 4)
     assert config["train_batch_size"] == 2 * micro * accumulation
     assert config["gradient_clipping"] == 0.5
-    assert config["zero_optimization"] == {"stage": 2}
+    assert config["zero_optimization"] == {"stage": 2, "reduce_bucket_size": 1000, "allgather_bucket_size": 1000}
     assert config["bf16"] == {"enabled": True}
     assert config["data_types"]["grad_accum_dtype"] == "fp32"
     assert config["steps_per_print"] == NEVER
 
 
 def test_fp32_switches_bf16_off() -> None:
-    recipe = Recipe.model_validate(STUDENT)
-    assert ds_config(recipe, arithmetic(recipe.training, rows_per_epoch=8, processes=1))["bf16"] == {"enabled": False}
+    assert compiled()["bf16"] == {"enabled": False}
+
+
+def compiled(parameters: int = 1000, **deepspeed: object) -> dict[str, Any]:
+    recipe = Recipe.model_validate(changed(STUDENT, deepspeed=deepspeed))
+    return ds_config(recipe, arithmetic(recipe.training, rows_per_epoch=8, processes=1), parameters)
+
+
+def test_a_large_student_is_reduced_and_gathered_in_parts() -> None:
+    zero = compiled(10**9, stage=3)["zero_optimization"]
+    assert zero["reduce_bucket_size"] == zero["allgather_bucket_size"] == MOST_IN_A_BUCKET
+    assert zero["stage3_max_live_parameters"] == zero["stage3_max_reuse_distance"] == 2 * MOST_IN_A_BUCKET
+
+
+def test_what_is_offloaded_goes_where_the_recipe_says() -> None:
+    offload = {"optimizer": "nvme", "parameters": "cpu", "nvme_path": "/fast"}
+    zero = compiled(stage=3, offload=offload)["zero_optimization"]
+    assert zero["offload_optimizer"] == {"device": "nvme", "nvme_path": "/fast"}
+    assert zero["offload_param"] == {"device": "cpu"}
+    assert "offload_optimizer" not in compiled(stage=3)["zero_optimization"]
+
+
+def test_extra_keys_join_what_is_compiled() -> None:
+    extra = {"zero_optimization": {"reduce_bucket_size": 7, "offload_optimizer": {"pin_memory": False}}, "aio": {}}
+    config = compiled(stage=2, offload={"optimizer": "cpu"}, extra=extra)
+    assert config["zero_optimization"] == {
+        "stage": 2,
+        "reduce_bucket_size": 7,
+        "allgather_bucket_size": 1000,
+        "offload_optimizer": {"device": "cpu", "pin_memory": False},
+    }
+    assert config["aio"] == {}
+    assert config["train_batch_size"] == 4
+    assert bucket_of(config) == 7
+    assert bucket_of(compiled()) == MOST_IN_A_BUCKET
 
 
 def test_one_process_is_started_directly_and_several_by_torchrun() -> None:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from dudi_kit.plan.budget import host_bytes, planned_memory, remedies
 from dudi_kit.plan.hardware import parse_hardware
-from dudi_kit.plan.memory import Inputs, Job, estimate
+from dudi_kit.plan.job import Inputs, Job
+from dudi_kit.plan.memory import estimate
 from dudi_kit.plan.shape import ModelShape
 
 STUDENT = ModelShape(
@@ -52,14 +53,30 @@ def test_a_micro_batch_is_halved_only_until_it_fits() -> None:
     assert found.then == "4" or estimate(above).peak > EIGHT.bytes_for_a_process
 
 
-def test_every_stage_is_estimated_and_the_third_is_marked() -> None:
+def test_every_stage_is_estimated() -> None:
     memory = planned_memory(JOB, EIGHT)
     assert [made.stage for made in memory.stages] == [0, 1, 2, 3]
-    assert [made.available for made in memory.stages] == [True, True, True, False]
     assert memory.chosen.stage == 1
     assert memory.fits == (memory.chosen.peak_bytes <= 80 * 2**30)
     for made in memory.stages:
         assert made.peak_bytes == sum(made.phases[made.peak_phase].values())
+
+
+def test_what_can_be_offloaded_at_a_stage_is_offered() -> None:
+    def offered(job: Job) -> set[str]:
+        return {remedy.field for remedy in remedies(job, EIGHT) if remedy.field.startswith("deepspeed.offload")}
+
+    large = replace(JOB, teacher=None, signals=frozenset({"sft"}), student=replace(STUDENT, parameters=8 * 10**9))
+    assert offered(replace(large, stage=0, precision="fp32")) == set()
+    assert offered(large) == {"deepspeed.offload.optimizer"}
+    assert "deepspeed.offload.parameters" in offered(replace(large, stage=3))
+    assert offered(replace(large, optimizer="adamw_8bit")) == set()
+
+
+def test_main_memory_for_what_is_offloaded_is_that_of_all_processes_of_a_machine() -> None:
+    memory = planned_memory(replace(JOB, offloaded=frozenset({"optimizer"})), EIGHT)
+    assert memory.offloaded_bytes == 16 * JOB.student.parameters
+    assert planned_memory(JOB, EIGHT).offloaded_bytes == 0
 
 
 def test_a_packed_teacher_needs_no_main_memory_to_load() -> None:

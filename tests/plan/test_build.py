@@ -131,7 +131,7 @@ def test_deepspeeds_configuration_is_that_of_the_batches(tmp_path: Path) -> None
     made = plan.deepspeed
     assert made["train_batch_size"] == plan.batch_size == 6
     assert made["gradient_accumulation_steps"] == plan.accumulation == 2
-    assert made.keys() == ds_config(stage.recipe, plan).keys()  # type: ignore[arg-type]
+    assert made.keys() == ds_config(stage.recipe, plan, plan.parameters).keys()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from dudi_kit.data.mixing import Mixture
 from dudi_kit.plan.arithmetic import Arithmetic
 from dudi_kit.plan.inputs import largest_inputs
-from dudi_kit.plan.memory import Inputs
+from dudi_kit.plan.job import Inputs
 from dudi_kit.plan.rows import Row
 
 

@@ -7,14 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
+from dudi_kit.plan.engine import MOST_IN_A_BUCKET
+from dudi_kit.plan.engine_memory import Engine, engine_of
+from dudi_kit.plan.job import Inputs, Job
 from dudi_kit.plan.memory import (
-    BUCKET,
-    Engine,
-    Inputs,
-    Job,
     activations,
     backward_logits,
-    engine_of,
     estimate,
     layer_bytes,
     mask_bytes,
@@ -69,12 +67,38 @@ def test_bf16_keeps_whole_gradients_twice_and_a_share_of_the_optimizer(stage: in
 
 def test_stage_2_keeps_a_share_of_the_gradients_and_a_whole_bucket() -> None:
     engine = engine_of(replace(JOB, precision="bf16", stage=2, processes=4))
-    assert (engine.full, engine.optimizer, engine.bucket) == (4 * P // 4, 12 * P // 4, 2 * BUCKET)
+    assert (engine.full, engine.optimizer, engine.bucket) == (4 * P // 4, 12 * P // 4, 2 * MOST_IN_A_BUCKET)
     assert engine_of(replace(JOB, precision="bf16", stage=2, processes=4, on_cpu=True)).bucket == 2 * P
 
 
 def test_zero_in_fp32_holds_its_share_of_the_weights_a_second_time() -> None:
     assert engine_of(replace(JOB, stage=2, processes=2)).optimizer == (4 + 8) * P // 2
+
+
+def test_stage_3_holds_a_share_of_the_weights_and_two_buckets_that_are_gathered() -> None:
+    third = replace(JOB, precision="bf16", stage=3, processes=4, bucket=300)
+    assert engine_of(third).weights == 2 * P // 4 + 2 * 600
+    assert engine_of(replace(third, bucket=10**6)).weights == 2 * P // 4 + 2 * P
+    assert estimate(third).phases["sample"]["weights"] == 2 * P // 4 + 2 * P, "once, whole, to sample"
+
+
+@pytest.mark.parametrize(("stage", "processes"), [(1, 1), (2, 4), (3, 4)])
+def test_an_offloaded_optimizer_takes_no_memory_of_the_gpu(stage: int, processes: int) -> None:
+    job = replace(JOB, precision="bf16", stage=stage, processes=processes, offloaded=frozenset({"optimizer"}))
+    engine = engine_of(job)
+    assert (engine.optimizer, engine.held) == (0, 0)
+    assert engine.host == (4 + 8 + 4) * P // processes, "master weights, moments, gradients"
+    assert engine_of(replace(job, on_cpu=True)).optimizer == (4 + 8) * P // processes, "there is one memory"
+
+
+def test_offloaded_weights_leave_what_is_gathered() -> None:
+    job = replace(JOB, precision="bf16", stage=3, processes=4, bucket=300, offloaded=frozenset({"parameters"}))
+    assert (engine_of(job).weights, engine_of(job).host) == (2 * 600, 2 * P // 4)
+    assert engine_of(replace(job, stage=2)).host == 0, "only stage 3 can"
+
+
+def test_moments_of_8_bits_take_a_quarter() -> None:
+    assert engine_of(replace(JOB, optimizer="adamw_8bit")).optimizer == 2 * P
 
 
 # The teacher, by hand

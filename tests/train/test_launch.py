@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -183,10 +184,9 @@ def test_a_full_disk_at_the_end_leaves_no_final_model(run, error):
             (folder / "model.safetensors").write_bytes(b"half")
             raise error
 
-    accelerator = SimpleNamespace(
-        wait_for_everyone=lambda: None, is_main_process=True, unwrap_model=lambda model: model
-    )
-    loop: Any = SimpleNamespace(accelerator=accelerator, run=run, models=SimpleNamespace(student=Model()))
+    accelerator = SimpleNamespace(wait_for_everyone=lambda: None, is_main_process=True)
+    student = SimpleNamespace(whole=lambda: nullcontext(Model()))
+    loop: Any = SimpleNamespace(accelerator=accelerator, run=run, student=student)
     with pytest.raises(EnvironmentLack, match=r"can't write .*final: .*No space left on device.*--resume"):
         worker.save_final(loop)
     assert not run.complete()

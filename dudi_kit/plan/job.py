@@ -1,0 +1,93 @@
+"""All that the memory of a training process depends on."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from dudi_kit.plan.engine import MOST_IN_A_BUCKET, Offloaded
+from dudi_kit.plan.shape import ModelShape
+from dudi_kit.recipe.schema.models import Dtype, Quantization
+from dudi_kit.recipe.schema.training import Optimizer
+
+BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2}
+FP32 = 4
+
+
+class Inputs(NamedTuple):
+    """The largest inputs of a step, in padded columns."""
+
+    rows: int
+    """Of a micro-batch."""
+
+    prompt: int
+    response: int
+    teacher_prompt: int
+    sampled_rows: int
+    """Prompts that a process continues at once; 0 where a server does it."""
+
+    sampled_prompt: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the memory of a training process depends on."""
+
+    student: ModelShape
+    teacher: ModelShape | None
+    teacher_dtype: Dtype
+    quantization: Quantization
+    precision: Dtype
+    stage: int
+    """Of ZeRO, as the recipe asks."""
+
+    processes: int
+    accumulation: int
+    signals: frozenset[str]
+    new_tokens: int
+    inputs: tuple[Inputs, ...]
+    """None of them is the largest in everything."""
+
+    on_cpu: bool
+
+    optimizer: Optimizer = "adamw"
+    offloaded: frozenset[Offloaded] = frozenset()
+    """What is in main memory or on a disk, at the stages that can do it."""
+
+    bucket: int = MOST_IN_A_BUCKET
+    """Elements that ZeRO reduces at once (`reduce_bucket_size`). On a GPU the whole bucket is allocated, always."""
+
+    buckets: int = 0
+    """In which the pieces of two vocabularies meet, the rest as one of them; 0 where both have the same pieces."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of one element of the student's weights and activations."""
+        return BYTES[self.precision]
+
+    def offloads(self, part: Offloaded) -> bool:
+        """The part leaves the GPU at this stage; on a CPU there is nowhere to go."""
+        return part in self.offloaded and not self.on_cpu and self.stage >= {"optimizer": 1, "parameters": 3}[part]
+
+    @property
+    def sides(self) -> int:
+        """Rows that the student reads of a pair: y, ỹ or both."""
+        return len(self.reads())
+
+    def reads(self) -> list[str]:
+        """The responses that some signal needs."""
+        corpus = {"sequence", "off_policy", "sft", "dft"} & self.signals
+        return [side for side, needed in (("corpus", corpus), ("rollout", self.rolls_out)) if needed]
+
+    @property
+    def share(self) -> int:
+        """Rows of a process in one step."""
+        return max(inputs.rows for inputs in self.inputs) * self.accumulation
+
+    @property
+    def rolls_out(self) -> bool:
+        """Some signal reads ỹ."""
+        return bool({"sequence", "on_policy"} & self.signals)
+
+    @property
+    def teacher_terms(self) -> int:
+        """Rows that the teacher reads of a pair."""
+        return len({"off_policy", "on_policy"} & self.signals) if self.teacher else 0
