@@ -19,14 +19,13 @@ RUNS: dict[str, dict[str, Any]] = {
     "2x2-zero0": {"processes": 2, "training__micro_batch_size": "2", **GREEDY},
     "2x4-zero1": {"processes": 2, "deepspeed__stage": "1", **GREEDY},
     "2x2-zero2": {"processes": 2, "deepspeed__stage": "2", "training__micro_batch_size": "2", **GREEDY},
-    "2x2-zero3": {"processes": 2, "deepspeed__stage": "3", "training__micro_batch_size": "2", **GREEDY},
-    "2x2-zero3-offload": {
+    "1x8-zero3": {"deepspeed__stage": "3", **GREEDY},
+    "2x2-zero3-offloaded": {
         "processes": 2,
         "deepspeed__stage": "3",
         "deepspeed__offload": "{optimizer: cpu, parameters: cpu}",
         "training__micro_batch_size": "2",
         "training__checkpoint_every": "2",
-        "signals__sequence__reference": "{type: refreshed, every: 3}",
         **GREEDY,
     },
     "1x8-sampled": {},

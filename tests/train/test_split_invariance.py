@@ -14,14 +14,20 @@ from dudi_kit.errors import Exit
 from dudi_kit.plan.layout import RunDir
 from tests.train.bench import Bench, leaves, metrics, weights
 from tests.train.conftest import RUNS, Runs
+from tests.train.plain import Trained, train_plainly
 
-GREEDY = ["1x4", "2x2-zero0", "2x4-zero1", "2x2-zero2"]
+GREEDY = ["1x4", "2x2-zero0", "2x4-zero1", "2x2-zero2", "1x8-zero3", "2x2-zero3-offloaded"]
 SAMPLED = ["1x2-sampled", "2x4-sampled"]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _all_at_once(runs: Runs) -> None:
     runs.start(*(name for name in RUNS if name != "six-refreshed"))
+
+
+@pytest.fixture(scope="module")
+def plain(runs: Runs) -> Trained:
+    return train_plainly(runs["1x8"])
 
 
 def losses(line: dict[str, Any]) -> dict[str, float]:
@@ -52,6 +58,17 @@ def assert_same_run(runs: Runs, name: str, other: str) -> None:
 @pytest.mark.parametrize("name", GREEDY)
 def test_micro_batches_processes_and_zero_stages_give_the_losses_and_weights_of_one_whole_batch(runs, name):
     assert_same_run(runs, name, "1x8")
+
+
+@pytest.mark.parametrize("name", ["1x8", "2x2-zero3-offloaded"])
+def test_the_engine_learns_what_a_plain_loop_with_torch_learns(runs, plain, name):
+    lines = metrics(runs[name])
+    assert [line["loss"] for line in lines] == pytest.approx(plain.losses, rel=1e-5)
+    assert [line["grad_norm"] for line in lines] == pytest.approx(plain.norms, rel=1e-5)
+    ours = weights(runs[name])
+    assert ours.keys() == plain.weights.keys()
+    for key, tensor in plain.weights.items():
+        assert (tensor - ours[key]).abs().max() <= 3e-6, key
 
 
 @pytest.mark.parametrize("name", SAMPLED)

@@ -1,8 +1,8 @@
 """`deepspeed`: how the engine spreads the student over processes and memories."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from dudi_kit.recipe.schema.base import Strict, Text
 
@@ -32,6 +32,6 @@ class DeepSpeed(Strict):
     bf16, 0 runs as 1; the plan says so. All learn the same."""
 
     offload: Offload = Offload()
-    extra: dict[Text, JsonValue] = Field(default={})
+    extra: dict[Text, Any] = Field(default={})
     """Further keys of DeepSpeed's own configuration, such as `{zero_optimization: {reduce_bucket_size: 100000000}}`. A
     key that a field of the recipe stands for, or that dudi-kit sets itself, is refused."""
