@@ -75,6 +75,7 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_batch_that_can_not_be_split_over_the_processes(tmp_path: Path, no_training: None) -> None:
     recipe = with_models(tmp_path, training__batch_size=4, training__micro_batch_size=2)
+    (tmp_path / "rows.jsonl").unlink()  # it is told before any data is read
     words = ("training.batch_size: 4 rows can't be split into 3 processes × 2 rows", "nearest size that can is 6")
     refused(run(recipe, "--processes", "3"), recipe, *words)
 

@@ -19,6 +19,7 @@ from dudi_kit.pipeline.answers import asked_of, keep_asked, settled
 from dudi_kit.pipeline.lock import pins_of, require_untouched
 from dudi_kit.pipeline.scoring import evaluation_data, require_trained, score_models, show_scores
 from dudi_kit.pipeline.show_plan import emitted, require_fit, show_plan, warn_of_misfit
+from dudi_kit.plan.arithmetic import split_batch
 from dudi_kit.plan.build import build_plan
 from dudi_kit.plan.chain import Stage, as_written, build_chain
 from dudi_kit.plan.claim import Settings, check_folder, claim, exclusive, is_trained, replacing
@@ -107,7 +108,7 @@ def plan(
     main = _chain(recipe, output, lock)
     missing = [stage for stage in main.in_order() if not is_trained(stage)]
     for stage in missing:
-        check_folder(stage, settings)
+        _check(stage, settings)
     planned = []
     for stage in main.in_order():
         if stage in missing:
@@ -155,6 +156,13 @@ def _chain(loaded: LoadedRecipe, output: Path | None, lock: Path | None) -> Stag
     return main
 
 
+def _check(stage: Stage, settings: Settings) -> None:
+    """What can be refused before any data is read."""
+    check_folder(stage, settings)
+    with _named(stage):
+        split_batch(stage.recipe.training, settings.processes)
+
+
 def _keep(lock: Path | None, stage: Stage) -> None:
     """Leave the lock that a run was held to beside what came of it."""
     if lock is not None:
@@ -177,7 +185,7 @@ def _train_chain(stage: Stage, settings: Settings, confirm: Callable[[], None] |
             else:
                 choices.append((needed, settings if needed is stage else unasked))
         for needed, chosen in choices:
-            check_folder(needed, chosen)
+            _check(needed, chosen)
         evaluation_data(stage.recipe, Ledger())  # read once now: a typo there must not cost a training
         with ExitStack() as undo:
             ready = []

@@ -20,8 +20,8 @@ class Arithmetic(NamedTuple):
     steps: int
 
 
-def arithmetic(training: Training, *, rows_per_epoch: int, processes: int) -> Arithmetic:
-    """Split the global batch over processes and accumulation steps, and count the steps.
+def split_batch(training: Training, processes: int) -> tuple[int, int]:
+    """Rows of a micro-batch, and micro-batches of a process in a step; nothing but the recipe need be known.
 
     Raises RecipeError where the batch can't be split evenly, with the nearest sizes that can.
     """
@@ -34,8 +34,14 @@ def arithmetic(training: Training, *, rows_per_epoch: int, processes: int) -> Ar
             f"training.batch_size: {training.batch_size} rows can't be split into {processes} processes × "
             f"{micro} rows (training.micro_batch_size); the nearest size that can is {nearest}."
         )
+    return micro, training.batch_size // unit
+
+
+def arithmetic(training: Training, *, rows_per_epoch: int, processes: int) -> Arithmetic:
+    """Split the global batch over processes and accumulation steps, and count the steps; errors as `split_batch`."""
+    micro, accumulation = split_batch(training, processes)
     steps = training.steps or (training.epochs or 1) * rows_per_epoch / training.batch_size
     if steps > MOST_STEPS:
         raise RecipeError(f"training.epochs: {training.epochs:g} epochs are more than {MOST_STEPS:,} steps; lower it.")
     steps = math.ceil(steps)
-    return Arithmetic(processes, training.batch_size, micro, training.batch_size // unit, rows_per_epoch, steps)
+    return Arithmetic(processes, training.batch_size, micro, accumulation, rows_per_epoch, steps)

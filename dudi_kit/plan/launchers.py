@@ -41,12 +41,14 @@ def _accelerate(worker: str, hardware: Hardware) -> str:
             f' --num_machines {hardware.nodes} --machine_rank "$NODE_RANK" --main_process_ip "$MASTER_ADDR" '
             f"--main_process_port {PORT} --deepspeed_multinode_launcher standard"
         )
-    return f"accelerate launch --use_deepspeed --num_processes {hardware.processes}{several} -m {worker}"
+    note = "  # NODE_RANK: 0 on the first machine, 1 on the next" if several else ""
+    return f"accelerate launch --use_deepspeed --num_processes {hardware.processes}{several} -m {worker}{note}"
 
 
 def _deepspeed(worker: str, hardware: Hardware) -> str:
     several = f"--hostfile hostfile --num_nodes {hardware.nodes} " if hardware.nodes > 1 else ""
-    return f"deepspeed {several}--num_gpus {hardware.devices} --no_local_rank --module {worker}"
+    note = f"  # hostfile: a line `NAME slots={hardware.devices}` for each machine, reached by ssh" if several else ""
+    return f"deepspeed {several}--num_gpus {hardware.devices} --no_local_rank --module {worker}{note}"
 
 
 def slurm_script(name: str, run_dirs: list[str], hardware: Hardware, *, then: str) -> str:

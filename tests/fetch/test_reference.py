@@ -115,6 +115,7 @@ def test_what_is_no_address_of_a_recipe_is_a_usage_error(site: Site, reference: 
         ("teacher: {tokenizer: ~/t}", "teacher.tokenizer"),
         ("teacher: {chat_template: /t.jinja}", "teacher.chat_template"),
         ("verbalizer: {demonstration: {template: {th: ../t.jinja}}}", "verbalizer.demonstration.template.th"),
+        ("deepspeed: {stage: 3, offload: {optimizer: nvme, nvme_path: ./x}}", "deepspeed.offload.nvme_path"),
         ("output: {folder: /tmp/x}", "output.folder"),
         ("output: {folder: ../x}", "output.folder"),
         ("output: {folder: ~/x}", "output.folder"),

@@ -158,6 +158,17 @@ def test_parameters_by_hand(tmp_path: Path) -> None:
 # What the recipe reads
 
 
+def test_a_disk_to_swap_to_is_listed_as_outside_and_changes_no_lock(tmp_path: Path) -> None:
+    def swapping(path: str) -> tuple[Plan, Stage, Ledger]:
+        offload = {"optimizer": "nvme", "nvme_path": path}
+        return planned(write_chain(tmp_path / "recipe", deepspeed={"stage": 3, "offload": offload}))
+
+    (plan, one, _), (_, other, _) = swapping("/fast"), swapping("/other")
+    assert plan.outside == ["/fast"]
+    assert plan.deepspeed["zero_optimization"]["offload_optimizer"]["nvme_path"] == "/fast"
+    assert one.lock == other.lock
+
+
 def test_files_outside_the_recipes_folder_are_listed(tmp_path: Path) -> None:
     outside = write_rows(tmp_path / "shared.jsonl", ROWS)
     dataset = {"path": "../shared.jsonl", "language": {"column": "language"}, "english": {}}

@@ -27,6 +27,8 @@ def test_several_machines_meet_at_the_first() -> None:
     assert '"$MASTER_ADDR:29500"' in lines["torchrun"]
     assert '--num_processes 16 --num_machines 2 --machine_rank "$NODE_RANK"' in lines["accelerate"]
     assert "--hostfile hostfile --num_nodes 2 --num_gpus 8" in lines["deepspeed"]
+    assert lines["accelerate"].endswith("--resume  # NODE_RANK: 0 on the first machine, 1 on the next")
+    assert lines["deepspeed"].endswith("  # hostfile: a line `NAME slots=8` for each machine, reached by ssh")
 
 
 def fake(folder: Path, name: str, script: str) -> None:
