@@ -17,7 +17,7 @@ from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 from torch import Tensor, nn
 from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-from dudi_kit.errors import EnvironmentLack, RecipeError
+from dudi_kit.errors import EnvironmentLack, ModelError, RecipeError
 from dudi_kit.plan.schema import Plan
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.training import Optimizer
@@ -141,6 +141,11 @@ def partitioned_at_load(plan: Plan) -> Iterator[None]:
     config = HfDeepSpeedConfig(plan.deepspeed)  # transformers sees it as long as it lives
     try:
         yield
+    except RuntimeError as error:  # under ZeRO-3 transformers raises where it else reports
+        fault = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), None)
+        if fault is None:
+            raise
+        raise ModelError(f"student.model: its weights do not fit its config.json: {fault}") from error
     finally:
         del config
         unset_hf_deepspeed_config()

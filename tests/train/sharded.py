@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from dudi_kit.models.generation import Stops, continue_prompts
 from dudi_kit.models.loading import freeze, load_model
@@ -55,7 +55,7 @@ class Gathers:
 
 
 def main(run: RunDir, out: Path) -> None:
-    gathers, linear = Gathers(), F.linear
+    gathers, linear = Gathers(), functional.linear
     plan, recipe = read_plan(run), recipe_from_resolved(run.resolved.read_text(encoding="utf-8"))
     accelerator = start_accelerator(plan)
     assert plan.teacher is not None
@@ -94,7 +94,7 @@ def main(run: RunDir, out: Path) -> None:
         "teacher held": held(sharded.module),
         "teacher says the same": bool((before - after).abs().max() < 1e-6),
         "teacher learns": sharded.module.training or any(p.requires_grad for p in sharded.module.parameters()),
-        "linear layers are torch's": F.linear is linear,
+        "linear layers are torch's": functional.linear is linear,
     }
     Path(f"{out}.{dist.get_rank()}").write_text(json.dumps(facts))
     leave_process_group()

@@ -86,5 +86,5 @@ def test_what_deepspeed_would_refuse_is_told_before_a_model_is_loaded(bench: Ben
 
 def test_an_optimizer_that_needs_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(engine.torch.cuda, "is_available", lambda: False)
-    with pytest.raises(EnvironmentLack, match="paged_adamw_8bit .* no GPU here; use adamw_8bit or adamw"):
+    with pytest.raises(EnvironmentLack, match=r"paged_adamw_8bit .* no GPU here; use adamw_8bit or adamw"):
         engine._of_bitsandbytes("paged_adamw_8bit")
