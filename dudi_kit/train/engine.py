@@ -111,7 +111,7 @@ def _optimizer_class(recipe: Recipe, notice: Callable[[str], None]) -> Callable[
         from deepspeed.ops.adam import DeepSpeedCPUAdam
     except Exception as error:  # a compiler, a header or a matching CUDA may be missing: each raises its own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        notice(f"offloaded optimizer: torch's AdamW, several times slower than DeepSpeed's CPU Adam ({reason})")
+        notice(f"offloaded optimizer: torch's AdamW, which is slower than DeepSpeed's CPU Adam ({reason})")
         return torch.optim.AdamW
     notice("offloaded optimizer: DeepSpeed's CPU Adam")
     made: Callable[..., torch.optim.Optimizer] = DeepSpeedCPUAdam
@@ -167,7 +167,7 @@ class Student(NamedTuple):
 def prepare(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer) -> Student:
     """Put the student into the engine. DeepSpeed's bf16 optimizer prints its memory to stdout, which is kept away."""
     sharded = accelerator.state.deepspeed_plugin.zero_stage == 3
-    shell = hollow(model) if sharded else None
+    shell = hollow(model).to(accelerator.device) if sharded else None
     with contextlib.redirect_stdout(io.StringIO()):
         engine, wrapped = accelerator.prepare(model, optimizer)
     whole = partial(filled, shell, engine.module) if shell else partial(nullcontext, engine.module)
