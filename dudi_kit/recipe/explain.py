@@ -207,7 +207,12 @@ def _array(node: dict[str, Any]) -> str:
 
 def _object(node: dict[str, Any]) -> str:
     below = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
-    return f"names of your own, each with {_sentence(below[0])}" if below[0] else "a mapping"
+    # `true` is a mapping of whatever another program understands.
+    return (
+        f"names of your own, each with {_sentence(below[0])}"
+        if isinstance(below[0], dict) and below[0]
+        else "a mapping"
+    )
 
 
 SENTENCES = {

@@ -1,8 +1,8 @@
 """From a planned run directory to the parts of the loop: rows, models, objective, sampler."""
 
 from collections.abc import Sequence
-from functools import partial
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
