@@ -294,13 +294,14 @@ def test_no_space_for_the_checkpoints_is_told_before_training_with_both_numbers(
 
 
 def test_the_space_asked_for_is_that_of_the_whole_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """8,816 parameters: all three leave a model and a tokenizer, cold start and student 3 checkpoints each as well."""
+    """8,816 parameters: all three leave a model, cold start and student 3 checkpoints each as well, and the teacher one
+    if it is stopped; a tokenizer lies in each run, in each checkpoint and with each model."""
     asked: list[int] = []
     monkeypatch.setattr(STATIONS + ".require_space", lambda folder, needed, purpose: asked.append(needed))
     monkeypatch.setattr(STATIONS + ".start_training", lambda run, *_, **__: run.final.mkdir())
     recipe = write_chain(tmp_path, training__checkpoint_every=1)
     assert call("train", recipe, "--output", tmp_path / "out").exit_code == 0
-    assert asked == [8_816 * (3 * 4 + 2 * 3 * 12) + 3 * TOKENIZER_BYTES]
+    assert asked == [8_816 * (3 * 4 + (2 * 3 + 1) * 12) + (3 * 2 + 2 * 3 + 1) * TOKENIZER_BYTES]
 
 
 def test_a_fault_of_the_teachers_recipe_names_its_file(tmp_path: Path, no_training: None) -> None:
@@ -322,10 +323,10 @@ def test_an_output_folder_that_can_not_be_written(tmp_path: Path, no_training: N
 def stand_in(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Another program in the place of the training process; `run` is its run directory."""
 
-    def command(processes: int, run_dir: str, *, resume: bool) -> Sequence[str]:
+    def command(run_dir: str, *, resume: bool) -> Sequence[str]:
         return ["-c", f"import os, pathlib, signal, sys\nrun = pathlib.Path({run_dir!r})\n{script}"]
 
-    monkeypatch.setattr("dudi_kit.train.launch.launch_command", command)
+    monkeypatch.setattr("dudi_kit.train.launch.worker_command", command)
 
 
 def test_a_training_process_that_is_killed_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +340,7 @@ def test_a_training_process_that_is_killed_is_no_success(tmp_path: Path, monkeyp
     assert left[0].parent.name.startswith("teacher-"), "the teacher fell, and nothing after it was started"
     shutil.rmtree(left[0])
     words = (
-        "killed by signal SIGKILL",
+        "rank 0 was killed by SIGKILL",
         "Out of memory",
         "training.micro_batch_size",
         "there is no checkpoint yet: start again",

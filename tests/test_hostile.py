@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -498,24 +499,25 @@ def test_words_with_joiners_and_marks_stay_as_they_are(tmp_path: Path) -> None:
 # Checkpoints
 
 
-def test_optimizer_state_that_runs_code_is_refused_unopened(tmp_path: Path) -> None:
+def test_a_pickle_in_a_checkpoint_is_never_opened(tmp_path: Path) -> None:
+    """Whatever its name, and although its manifest fits."""
+    from dudi_kit.train.saving import Saving
+
     run, mark = RunDir(tmp_path / "run"), tmp_path / "mark"
-    hostile = [
-        lambda file: torch.save({"state": Bomb(mark)}, file),
-        lambda file: file.write_bytes(pickle.dumps(Bomb(mark))),
-    ]
-    for step, write in enumerate(hostile, start=1):
-        partial = checkpoints.partial_folder(run, step)
-        (partial / "state").mkdir()
-        torch.save({"step": step, "tensor": torch.zeros(2)}, partial / "state" / "honest.pt")
-        checkpoints.require_harmless(checkpoints.Checkpoint(partial, step))
-        write(partial / "state" / "mp_rank_00_model_states.pt")
-        checkpoints.publish(run, partial, step, {"lock": "x", "processes": 1}, keep=2)
-        found, skipped = checkpoints.latest(run)
-        assert (found and found.step, skipped) == (step, []), "its manifest fits"
-        assert found is not None
-        with pytest.raises(RunDirectoryError, match="mp_rank_00_model_states"):
-            checkpoints.require_harmless(found)
+    partial = checkpoints.partial_folder(run, 1)
+    for name in (
+        "model.safetensors",
+        "state/exp_avg.safetensors",
+        "state/random-0.safetensors",
+        "state/x.pt",
+    ):
+        (partial / name).write_bytes(pickle.dumps(Bomb(mark)))
+    facts = {"lock": "x", "processes": 1, "packed": False}
+    found = checkpoints.publish(run, partial, 1, facts, keep=2)
+    assert checkpoints.latest(run) == (found, [])
+    model: Any = SimpleNamespace(student=SimpleNamespace(module=torch.nn.Linear(1, 1)), reference=None)
+    with pytest.raises(RunDirectoryError, match="step-1 does not hold the state of this run"):
+        Saving(run, None, None, None).load(found, model)  # type: ignore[arg-type]
     assert not mark.exists()
 
 

@@ -4,18 +4,16 @@ Training runs in processes of its own, started by `train.launch`: the memory of 
 student trains, and a crash of one stage can't take the others with it.
 """
 
-import platform
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from dudi_kit.console import err, notice, say
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.errors import DataError, ModelError, RecipeError, WorkerFailed
 from dudi_kit.pipeline.answers import asked_of, keep_asked, settled
+from dudi_kit.pipeline.legs import leg
 from dudi_kit.pipeline.lock import pins_of, require_untouched
 from dudi_kit.pipeline.scoring import evaluation_data, require_trained, score_models, show_scores
 from dudi_kit.pipeline.show_plan import emitted, require_fit, show_plan, warn_of_misfit
@@ -27,7 +25,6 @@ from dudi_kit.plan.fingerprint import package_versions
 from dudi_kit.plan.hardware import Hardware, this_machine
 from dudi_kit.plan.launchers import Launcher
 from dudi_kit.plan.layout import RunDir, require_space, write_json, write_text
-from dudi_kit.plan.lock import model_hashes
 from dudi_kit.plan.schema import Plan, write_plan
 from dudi_kit.recipe.diagnostics import InvalidRecipeError
 from dudi_kit.recipe.load import LoadedRecipe
@@ -231,13 +228,12 @@ def _bytes_written(stage: Stage, planned: Plan) -> int:
 
 def _train(run: RunDir, planned: Plan, *, resume: bool) -> None:
     notice(f"training {planned.name}", style="bold")
-    began = time.time()
-    start_training(run, planned.processes, resume=resume)
-    if not run.complete():
-        raise WorkerFailed(
-            f"training ended without an error and left no final model in {run.path}; see its output above."
-        )
-    write_json(run.environment, _environment(began, planned.processes) | {"final": model_hashes(run.final)})
+    with leg(run, planned.processes, resume=resume):
+        start_training(run, planned.processes, resume=resume)
+        if not run.complete():
+            raise WorkerFailed(
+                f"training ended without an error and left no final model in {run.path}; see its output above."
+            )
     write_card(run.path, run.final)
 
 
@@ -266,19 +262,6 @@ def _named(stage: Stage) -> Iterator[None]:
         raise
     except (RecipeError, DataError, ModelError) as error:
         raise type(error)(f"{stage.recipe.name} ({stage.file}): {error}") from error
-
-
-def _environment(began: float, processes: int) -> dict[str, Any]:
-    return {
-        "machine": platform.machine(),
-        "system": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "packages": package_versions(),
-        "processes": processes,
-        "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
-        "seconds": round(time.time() - began, 1),
-    }
 
 
 def _report(stage: Stage) -> None:

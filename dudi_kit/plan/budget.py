@@ -17,8 +17,8 @@ STAGES = (0, 1, 2, 3)
 WORTH_SAYING = 0.01
 """Of the peak: a remedy that saves less is none."""
 
-TOKENIZER_BYTES = 20 * 10**6
-"""Of a large vocabulary's tokenizer.json, twice: in the run directory and beside the final model."""
+TOKENIZER_BYTES = 10 * 10**6
+"""A large vocabulary's tokenizer.json: in the run directory, in each checkpoint and beside the final model."""
 
 CUDA_HOST_LIBRARIES = 3 * 10**9
 """Main memory of a process with CUDA's libraries loaded."""
@@ -69,24 +69,25 @@ def host_bytes(job: Job) -> int:
 
 def planned_disk(recipe: Recipe, parameters: int) -> PlannedDisk:
     """What training leaves on disk at most."""
-    kept = recipe.training.keep_checkpoints + 1 if recipe.training.checkpoint_every else 0
+    # Without checkpoints there is still the one that a signal leaves.
+    kept = recipe.training.keep_checkpoints + 1 if recipe.training.checkpoint_every else 1
     checkpoint = checkpoint_bytes(recipe, parameters)
-    final = parameters * FP32
+    final, tokenizers = parameters * FP32, TOKENIZER_BYTES * (kept + 2)
     return PlannedDisk(
         checkpoint_bytes=checkpoint,
         checkpoints=kept,
         final_bytes=final,
-        tokenizer_bytes=TOKENIZER_BYTES,
-        total_bytes=kept * checkpoint + final + TOKENIZER_BYTES,
+        tokenizer_bytes=tokenizers,
+        total_bytes=kept * checkpoint + final + tokenizers,
     )
 
 
 def checkpoint_bytes(recipe: Recipe, parameters: int) -> int:
-    """Weights, master weights where they differ, moments, and a refreshed reference."""
+    """The model as a transformers folder, fp32 weights where those differ, moments, and a refreshed reference."""
     precision = recipe.training.precision
     weights = FP32 if precision == "fp32" else BYTES["bf16"] + FP32
     refreshed = isinstance(recipe.signals.sequence.reference, RefreshedReference) and recipe.signals.sequence.weight > 0
-    return parameters * (weights + MOMENTS[recipe.training.optimizer] + (FP32 if refreshed else 0))
+    return parameters * (weights + MOMENTS[recipe.training.optimizer] + (BYTES[precision] if refreshed else 0))
 
 
 def remedies(job: Job, hardware: Hardware) -> list[Remedy]:

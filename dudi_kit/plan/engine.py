@@ -86,9 +86,14 @@ def engine_stage(recipe: Recipe) -> int:
     return max(recipe.deepspeed.stage, 1) if recipe.training.precision == "bf16" else recipe.deepspeed.stage
 
 
+def worker_command(run_dir: str, *, resume: bool) -> list[str]:
+    """Arguments after `python` that start one training process, once the launcher has told it its rank."""
+    return ["-m", "dudi_kit.train", run_dir, *(["--resume"] if resume else [])]
+
+
 def launch_command(processes: int, run_dir: str, *, resume: bool) -> list[str]:
-    """Arguments after `python` that start the training processes of one machine."""
-    worker = ["-m", "dudi_kit.train", run_dir, *(["--resume"] if resume else [])]
+    """Arguments after `python` that start the training processes of one machine without `dudi-kit`."""
+    worker = worker_command(run_dir, resume=resume)
     if processes == 1:
         return worker
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *worker]

@@ -37,6 +37,7 @@ WATCHING = (
     ("rollouts", "engine", "timeout"),
     ("rollouts", "engine", "concurrency"),
     ("deepspeed", "offload", "nvme_path"),
+    ("training", "stall_timeout"),
 )
 """Paths of the recipe that do not change what is learned."""
 

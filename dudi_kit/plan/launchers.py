@@ -77,6 +77,8 @@ SCRIPT = """\
 #SBATCH --ntasks-per-node=1
 {gpus}#SBATCH --exclusive
 #SBATCH --requeue
+# Five minutes before the time is up, the training processes save and stop; submit the job again to go on.
+#SBATCH --signal=TERM@300
 # TO FILL IN: your cluster's partition and how long a job may take.
 #SBATCH --partition=PARTITION
 #SBATCH --time=24:00:00
@@ -88,6 +90,8 @@ set -euo pipefail
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 export MASTER_ADDR
 export HF_HUB_OFFLINE=${{HF_HUB_OFFLINE:-1}}  # fetch models and data before; compute nodes seldom reach the hub
+
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=240  # seconds that torchrun gives them for that; its own 30 may be too few
 
 # One torchrun on each node starts a process for each GPU. --resume goes on from the last checkpoint, if there is one,
 # so a job that was cut off can be submitted again as it is.

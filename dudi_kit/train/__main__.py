@@ -1,12 +1,16 @@
 """`python -m dudi_kit.train RUN_DIR [--resume]`: one training process of a planned run directory."""
 
+import signal
 import sys
 
 from dudi_kit.errors import Exit
 from dudi_kit.noise import hush
+from dudi_kit.train.processes import die_with_launcher
 
 if __name__ == "__main__":
     try:
+        die_with_launcher()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # until there is something to save
         hush()
         from dudi_kit.train.worker import main
     except KeyboardInterrupt:  # while torch is imported, which takes seconds

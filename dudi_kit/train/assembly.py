@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,17 +28,16 @@ from dudi_kit.recipe.derive import without_samples
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import ScratchStudent
 from dudi_kit.train.engine import gathered, make_optimizer, partitioned_at_load, prepare
-from dudi_kit.train.loop import Loop
+from dudi_kit.train.loop import Loop, Surroundings
 from dudi_kit.train.rollout_log import RolloutLog, moments_of
 from dudi_kit.train.rollouts import OwnSampler, Sampler
-from dudi_kit.train.saving import Saving
 from dudi_kit.train.served import VllmServer
 from dudi_kit.train.served_sampler import ServedSampler
 from dudi_kit.train.step import Models, Objective, Padding
 from dudi_kit.verbalizer.vocabulary.mapping import MappedVocabulary, SharedVocabulary
 
 
-def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator, progress: Any) -> Loop:
+def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator, around: Surroundings) -> Loop:
     """Load the models, put the student into the engine, and bring all parts of the loop together."""
     student_side = Encoder(load_tokenizer(str(run.tokenizer)), who="student")
     teaching = teaching_of(plan, run, student_side)
@@ -78,8 +76,7 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         rollout_log=_rollout_log(run, recipe, plan, student_side),
         rows=made.rows,
         mixture=made.mixture,
-        saving=Saving(run, recipe, plan, accelerator),
-        progress=progress,
+        around=around,
     )
 
 

@@ -1,34 +1,26 @@
 """Checkpoints: whole or not there.
 
 A checkpoint is written beside its place as `.step-N.partial`, described by a manifest with the size and sha256 of
-every file, and renamed to `step-N`. So a kill at any moment leaves only complete ones under the final name, and a file
-that was damaged later is found and named before anything is loaded from it.
+every file, read back from the disk against it, and renamed to `step-N`. So a kill at any moment leaves only complete
+ones under the final name, and a file that was damaged later is found and named before anything is loaded from it.
 """
 
+import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch.serialization import get_unsafe_globals_in_checkpoint
+from safetensors import SafetensorError
 
-from dudi_kit.errors import EnvironmentLack, RunDirectoryError
+from dudi_kit.errors import EnvironmentLack
 from dudi_kit.plan.layout import RunDir, write_json
 
 MANIFEST = "manifest.json"
-
-PICKLED = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
-
-HARMLESS = re.compile(
-    r"numpy\.(ndarray|dtype|dtypes\.\w+|_?core\.multiarray\.(_reconstruct|scalar))"
-    r"|deepspeed\.(runtime|utils)(\.[a-z0-9_]+)+\.[A-Z]\w*|deepspeed\.utils\.tensor_fragment\.fragment_address"
-)
-"""What honest state is made of besides tensors: arrays, and DeepSpeed's own small classes."""
 
 
 class Checkpoint(NamedTuple):
@@ -44,7 +36,7 @@ def partial_folder(run: RunDir, step: int) -> Path:
     folder = run.checkpoints / f".step-{step}.partial"
     try:
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        (folder / "state").mkdir(parents=True)
     except OSError as error:
         raise _cannot_write(folder, error) from error
     return folder
@@ -55,25 +47,28 @@ def writing(folder: Path) -> Iterator[None]:
     """Turn what a full disk raises while state is written into an error that says so."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise _cannot_write(folder, error) from error
-    except RuntimeError as error:
-        # torch's own writer of zip files loses the reason: "[enforce fail at inline_container.cc:672] unexpected pos".
-        if not any(words in str(error) for words in ("inline_container", "PytorchStreamWriter", "iostream")):
-            raise
-        shutil.rmtree(folder, ignore_errors=True)
-        raise _cannot_write(folder, OSError(0, "torch could not write all of a file; is the disk full?")) from error
 
 
 def publish(run: RunDir, partial: Path, step: int, facts: dict[str, Any], keep: int) -> Checkpoint:
-    """Describe, flush and rename a written folder, then remove all but the newest `keep`. For one process only."""
+    """Describe, flush, read back and rename a written folder, then remove all but the newest `keep`.
+
+    For one process only. Older ones go when the new one lies on the disk, name and content.
+    """
     final = run.checkpoints / f"step-{step}"
     try:
         files = {str(file.relative_to(partial)): _describe(file) for file in _files(partial)}
         write_json(partial / MANIFEST, facts | {"step": step, "files": files})
+        for path in (partial, *partial.rglob("*")):
+            _flush(path)
+        fault = _fault(partial)
+        if fault is not None:
+            raise OSError(errno.EIO, f"{fault}, read back after it was written; the disk may be failing")
         shutil.rmtree(final, ignore_errors=True)
         partial.replace(final)
+        _flush(run.checkpoints)
     except OSError as error:
         raise _cannot_write(final, error) from error
     for old in _by_age(run)[:-keep]:
@@ -107,27 +102,6 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
     return described
 
 
-def require_harmless(checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that would do more than hold state.
-
-    DeepSpeed unpickles optimizer state with all of pickle's power, and a run directory may be somebody else's, with
-    a manifest that fits. What the files would call is read from them without calling it.
-    """
-    for file in _files(checkpoint.path):
-        if file.suffix not in PICKLED:
-            continue
-        try:
-            names = [name for name in get_unsafe_globals_in_checkpoint(file) if not HARMLESS.fullmatch(name)]
-        except Exception as error:
-            raise RunDirectoryError(f"{file} is no file that torch wrote: {error}. {_mend(checkpoint)}") from error
-        if names:
-            raise RunDirectoryError(f"{file} would run code when it is loaded ({names[0]}). {_mend(checkpoint)}")
-
-
-def _mend(checkpoint: Checkpoint) -> str:
-    return f"If this run came from elsewhere, don't trust it; else remove {checkpoint.path} and --resume before it."
-
-
 def _fault(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder, if anything."""
     try:
@@ -146,8 +120,19 @@ def _fault(folder: Path) -> str | None:
 def _describe(file: Path) -> dict[str, Any]:
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        os.fsync(opened.fileno())
     return {"bytes": file.stat().st_size, "sha256": digest}
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, have reached the disk; then forget the file's content in memory, so
+    that who reads it next reads the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+        if hasattr(os, "posix_fadvise"):  # not on macOS
+            os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(opened)
 
 
 def _files(folder: Path) -> Iterator[Path]:

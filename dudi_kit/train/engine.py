@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,8 +24,8 @@ from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.training import Optimizer
 
 
-def start_accelerator(plan: Plan) -> Accelerator:
-    """Join the process group and make the Accelerator that owns the engine."""
+def start_accelerator(plan: Plan, *, patience: timedelta) -> Accelerator:
+    """Join the process group and make the Accelerator that owns the engine. patience: of a collective."""
     _stand_alone_environment()
     on_cpu = not torch.cuda.is_available()
     if not on_cpu and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
@@ -35,10 +36,10 @@ def start_accelerator(plan: Plan) -> Accelerator:
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed looks for a GPU first and warns
         _use_plain_gloo()
-    handlers = [InitProcessGroupKwargs(backend="gloo")] if on_cpu else []
+    group = InitProcessGroupKwargs(backend="gloo" if on_cpu else "nccl", timeout=patience)
     plugin = DeepSpeedPlugin(hf_ds_config=plan.deepspeed)
     accelerator = Accelerator(
-        deepspeed_plugin=plugin, kwargs_handlers=handlers, gradient_accumulation_steps=plan.accumulation
+        deepspeed_plugin=plugin, kwargs_handlers=[group], gradient_accumulation_steps=plan.accumulation
     )
     # Accelerate lets transformers cut up whatever is loaded from here on, the teacher too; see `partitioned_at_load`.
     unset_hf_deepspeed_config()

@@ -1,18 +1,21 @@
 """Starts the training processes of one machine and waits for them."""
 
-import os
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from dudi_kit.errors import DudiError, Exit, Interrupted, WorkerFailed
-from dudi_kit.plan.engine import launch_command
+from dudi_kit.plan.engine import worker_command
 from dudi_kit.plan.layout import RunDir
+from dudi_kit.train.processes import Ended, run_together
+from dudi_kit.train.stopping import ASKING
+
+LOST = "lost the other processes"
+"""Begins the report of a process that stumbled over the end of another."""
 
 
 class _Report(NamedTuple):
@@ -34,24 +37,26 @@ class TrainingStopped(DudiError):
 def start_training(run: RunDir, processes: int, *, resume: bool) -> None:
     """Train a planned run directory in processes of their own.
 
-    Raises an error with the exit code of the process that failed first; WorkerFailed where it died without a word.
+    Raises Interrupted where it was asked to stop, with what was saved; else an error with the exit code of the process
+    that failed first; WorkerFailed where it died without a word.
     """
-    for old in run.logs.glob("rank-*.log"):
+    for old in (*run.logs.glob("rank-*.log"), *run.logs.glob("rank-*.beat")):
         old.unlink()
-    command = [sys.executable, *launch_command(processes, str(run.path), resume=resume)]
-    threads = max((os.cpu_count() or 1) // processes, 1)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    try:
-        code = wait_for(command, environment)
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; {_way_on(run)} ({run.path})") from None
-    if code:
-        raise _failure(run, code)
+    ended, asked = run_together(worker_command(str(run.path), resume=resume), processes)
+    failed = [end for end in ended if end.code]
+    if not failed:
+        return
+    reports = [_read_report(log) for log in sorted(run.logs.glob("rank-*.log"))]
+    stopped = next((report for report in reports if report.code == Exit.INTERRUPTED), None)
+    if reason := _reason(run, failed, reports, asked=asked is not None):
+        raise reason
+    by = asked or signal.SIGTERM
+    raise Interrupted(stopped.text if stopped else f"stopped by {by.name}; {_way_on(run)} ({run.path})")
 
 
-def wait_for(command: list[str], environment: Mapping[str, str] | None = None) -> int:
+def wait_for(command: list[str]) -> int:
     """Exit code of a process of ours. KeyboardInterrupt only when it has ended, too."""
-    with _terminated_as_interrupted(), subprocess.Popen(command, env=environment) as process:  # noqa: S603 – our own module, no shell
+    with _terminated_as_interrupted(), subprocess.Popen(command) as process:  # noqa: S603 – our own module, no shell
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -61,7 +66,7 @@ def wait_for(command: list[str], environment: Mapping[str, str] | None = None) -
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM (Slurm, docker stop, timeout) ends us as Ctrl-C does, or the training processes would go on alone."""
+    """SIGTERM (Slurm, docker stop, timeout) ends us as Ctrl-C does, or the process would go on alone."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -73,7 +78,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """A terminal's Ctrl-C reaches the training processes too; a second signal would cut what they have to say."""
+    """A terminal's Ctrl-C reaches the process too; a second signal would cut what it has to say."""
     try:
         process.wait(timeout=2)
     except subprocess.TimeoutExpired:
@@ -86,16 +91,43 @@ def _way_on(run: RunDir) -> str:
     return "go on from the last checkpoint with --resume" if whole else "there is no checkpoint yet: start again"
 
 
-def _failure(run: RunDir, code: int) -> DudiError:
-    reports = [_read_report(log) for log in sorted(run.logs.glob("rank-*.log"))]
-    # A process that loses its peers stumbles over the broken connection: that is not the reason.
-    reasons = [report for report in reports if report.code != Exit.BUG] or reports
-    if reasons:
-        text = "\n".join(f"rank {report.rank}: {report.text}" for report in reasons)
-        return TrainingStopped(f"training stopped. {text}", reasons[0].code)
-    reason = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+def _reason(run: RunDir, failed: Sequence[Ended], reports: Sequence[_Report], *, asked: bool) -> DudiError | None:
+    """Why training failed; None where it was asked to stop and nothing but that made it end.
+
+    A process that loses its peers stumbles over the broken connection, as a bug or by name: that is the reason only
+    where there is no other.
+    """
+    own = [r for r in reports if r.code not in (Exit.BUG, Exit.INTERRUPTED) and not r.text.startswith(LOST)]
+    if own:
+        return _stopped(own)
+    unasked = [
+        end for end in failed if not (end.by_us or end.code == Exit.INTERRUPTED or (asked and -end.code in ASKING))
+    ]
+    killed = [end for end in unasked if end.code < 0]
+    if killed:
+        return _wordless(run, killed[0])
+    bugs = [r for r in reports if r.code == Exit.BUG]
+    if bugs:
+        return _stopped(bugs)
+    if asked or not unasked:
+        return None
+    lost = [r for r in reports if r.code != Exit.INTERRUPTED]
+    return _stopped(lost) if lost else _wordless(run, unasked[0])
+
+
+def _stopped(reports: Sequence[_Report]) -> TrainingStopped:
+    """Ranks that say the same are named together."""
+    ranks: dict[str, list[str]] = {}
+    for report in reports:
+        ranks.setdefault(report.text, []).append(report.rank)
+    lines = [f"rank {' and '.join(of)}: {text}" for text, of in ranks.items()]
+    return TrainingStopped("training stopped. " + "\n".join(lines), reports[0].code)
+
+
+def _wordless(run: RunDir, end: Ended) -> WorkerFailed:
+    how = f"was killed by {signal.Signals(-end.code).name}" if end.code < 0 else f"ended with exit code {end.code}"
     return WorkerFailed(
-        f"the training process {reason} without a word; its output is above. Out of memory shows as SIGKILL: lower "
+        f"rank {end.rank} {how} without a word; its output is above. Out of memory shows as SIGKILL: lower "
         f"training.micro_batch_size. Then {_way_on(run)} ({run.path})."
     )
 

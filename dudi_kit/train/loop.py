@@ -2,20 +2,24 @@
 
 Everything that a step depends on is a function of its number: the rows, the learning rate and the rollouts' random
 numbers. So a resumed run needs weights and optimizer state only, and does what the uninterrupted run would have done.
+A step that was begun can be left before the optimizer's part of it: nothing has changed yet.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from dudi_kit.data.mixing import Mixture
+from dudi_kit.errors import Interrupted
 from dudi_kit.models.generation import Continuation
 from dudi_kit.models.reference import refresh
 from dudi_kit.plan.layout import RunDir
@@ -25,16 +29,31 @@ from dudi_kit.recipe.schema import Recipe
 from dudi_kit.signals.objective import combine
 from dudi_kit.signals.result import SignalResult
 from dudi_kit.train.engine import Student, backward, set_learning_rate
+from dudi_kit.train.heartbeat import Heartbeat
 from dudi_kit.train.metrics import Window, append_line, cut_after
 from dudi_kit.train.rollout_log import RolloutLog, RowLosses, row_losses
 from dudi_kit.train.rollouts import Sampler, observe_rollouts, observe_sampler
 from dudi_kit.train.saving import Saving, refreshed_reference
 from dudi_kit.train.schedule import learning_rate
 from dudi_kit.train.step import Models, Objective, Pair
+from dudi_kit.train.stopping import StopRequests
 from dudi_kit.train.watch import refuse_gradient, require_finite
 
 Progress = Callable[[int, dict[str, Any] | None], None]
 """Called after each step with the number of steps done, and with the logged line where there is one."""
+
+
+class Surroundings(NamedTuple):
+    """What a run in this process has to do with the world."""
+
+    saving: Saving
+    progress: Progress
+    heartbeat: Heartbeat
+    stop: StopRequests
+
+
+class _LeftStep(Exception):
+    """All processes have agreed to leave the step that they are in."""
 
 
 @dataclass
@@ -57,8 +76,7 @@ class Loop:
     rollout_log: RolloutLog
     rows: list[Row]
     mixture: Mixture
-    saving: Saving
-    progress: Progress
+    around: Surroundings
     grad_norm: float | None = None
     """Of the last step, before clipping."""
 
@@ -69,23 +87,35 @@ class Loop:
         self.window = Window(sorted(self.plan.languages), self.accelerator.device)
 
     def train(self, first_step: int) -> None:
-        """From `first_step` to the plan's last."""
+        """From `first_step` to the plan's last. Interrupted, once all is saved, where it was asked to stop."""
         if self.accelerator.is_main_process:
             for log in (self.run.metrics, self.run.rollout_log):
                 cut_after(log, first_step)
         self._start_clock()
+        saved = logged = first_step
         for step in range(first_step, self.plan.steps):
-            self._refresh_reference(step)
-            self._step(step)
-            done = step + 1
-            saves = self._saves_after(done)
+            window = copy.deepcopy(self.window)
+            try:
+                self._refresh_reference(step)
+                self._step(step)
+                done, stops = step + 1, self._asked_to_stop()
+            except _LeftStep:
+                self.window, done, stops = window, step, True
+            saves = saved < done < self.plan.steps and (stops or self._saves_after(done))
             # A line before each checkpoint, so that no line's mean spans what a resumed run has not seen.
-            self.progress(done, self._log(done) if saves or self._is_logged(done) else None)
+            logs = logged < done and (saves or self._is_logged(done))
+            self.around.progress(done, self._log(done) if logs else None)
+            if logs:
+                logged = done
             if saves:
-                self.saving.save(done, self.models.reference)
+                self._save(done)
+                saved = done
+            if done < self.plan.steps and (stops or (saves and self._asked_to_stop())):
+                raise Interrupted(self._stopped(saved))
 
     def _step(self, step: int) -> None:
         """One optimizer step over this process's share of the global batch."""
+        self.around.heartbeat.beat(step + 1, "rollouts")
         rows = self._share(step)
         objective = self.objective if step % self.recipe.rollouts.every == 0 else self.between
         rollouts = self._rollouts(rows, step) if objective.needs_rollouts else [None] * len(rows)
@@ -97,8 +127,11 @@ class Loop:
         shows = objective.needs_rollouts and self.rollout_log.is_due(step)
         losses: RowLosses = {}
         for number, part in enumerate(parts, start=1):
+            self.around.heartbeat.beat(step + 1, f"micro-batch {number} of {len(parts)}")
             results = self._micro_step(objective, part, counts, last=number == len(parts))
             losses |= row_losses(results, part) if shows else {}
+            if number < len(parts) and self._asked_to_stop():
+                raise _LeftStep
         self.window.add_step(resting=self.objective.weights.keys() - objective.weights.keys())
         observe_rollouts(self.window, pairs)
         self._require_finite_gradient(step)
@@ -106,8 +139,10 @@ class Loop:
             self.rollout_log.write(step, pairs, losses)
 
     def _rollouts(self, rows: Sequence[Row], step: int) -> list[Continuation]:
-        with self.student.whole() as student:
+        with self.student.whole() as student, self._left_when_asked(student):
             rollouts = self.sampler.sample(student, rows, step)
+        if self._asked_to_stop():
+            raise _LeftStep
         observe_sampler(self.window, rows, self.sampler.facts)
         return rollouts
 
@@ -122,6 +157,40 @@ class Loop:
         for name, result in results.items():
             self.window.add_signal(name, result, languages, [pair.row.shown.get(name, "none") for pair in pairs])
         return results
+
+    @contextmanager
+    def _left_when_asked(self, student: nn.Module) -> Iterator[None]:
+        """Sampling, which may take minutes, is left between two tokens. What comes of it is agreed on after it."""
+
+        def leave(*_: object) -> None:
+            if self.around.stop.asked:
+                raise _LeftStep
+
+        hook = student.register_forward_pre_hook(leave)
+        try:
+            with suppress(_LeftStep):
+                yield
+        finally:
+            hook.remove()
+
+    def _asked_to_stop(self) -> bool:
+        """Whether any process was; all get the same answer."""
+        asked = torch.tensor(int(self.around.stop.asked is not None), device=self.accelerator.device)
+        if dist.is_initialized():
+            dist.all_reduce(asked, dist.ReduceOp.MAX)
+        return bool(asked)
+
+    def _save(self, done: int) -> None:
+        self.around.heartbeat.beat(done, "saving")
+        self.around.saving.save(done, self.models)
+
+    def _stopped(self, saved: int) -> str:
+        """What a person who stopped the run wants to read. saved: steps in the newest checkpoint, if there is one."""
+        by = f"stopped by {self.around.stop.asked.name}" if self.around.stop.asked else "stopped"
+        if not saved:
+            return f"{by} before the first step was done: there is nothing to save, start again ({self.run.path})"
+        place = self.run.checkpoints / f"step-{saved}"
+        return f"{by}; saved after step {saved} of {self.plan.steps} in {place}. Go on with --resume."
 
     def _share(self, step: int) -> list[Row]:
         """This process's rows of the global batch: the batch is the same however many processes share it."""

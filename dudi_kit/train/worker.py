@@ -9,13 +9,14 @@ import os
 import shutil
 import sys
 import traceback
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
 
-from dudi_kit.data.tokenizers import load_tokenizer
 from dudi_kit.errors import DudiError, EnvironmentLack, Exit
 from dudi_kit.plan.claim import sole_trainer
 from dudi_kit.plan.layout import RunDir
@@ -23,44 +24,55 @@ from dudi_kit.plan.schema import read_plan
 from dudi_kit.recipe.publish import recipe_from_resolved
 from dudi_kit.train.assembly import make_loop
 from dudi_kit.train.engine import leave_process_group, start_accelerator
-from dudi_kit.train.loop import Loop
+from dudi_kit.train.heartbeat import Heartbeat
+from dudi_kit.train.launch import LOST
+from dudi_kit.train.loop import Loop, Surroundings
+from dudi_kit.train.processes import LAUNCHER
 from dudi_kit.train.progress import training_progress
+from dudi_kit.train.saving import Saving, write_student
+from dudi_kit.train.state import gathered
+from dudi_kit.train.stopping import StopRequests
+
+LIBRARIES_LATER = 300.0
+"""Seconds after which NCCL or gloo would give up, beyond those after which we say who stands still."""
 
 
 def train(run: RunDir, *, resume: bool) -> None:
     """Train what the run directory's plan says, from its last checkpoint if asked."""
     plan = read_plan(run)
     recipe = recipe_from_resolved(run.resolved.read_text(encoding="utf-8"))
-    accelerator = start_accelerator(plan)
-    alone = sole_trainer(run) if accelerator.is_main_process else contextlib.nullcontext()
-    with alone, training_progress(plan, show=accelerator.is_main_process) as progress:
-        loop = make_loop(run, recipe, plan, accelerator, progress)
-        first = loop.saving.resume(loop.models.reference) if resume else 0
-        loop.train(first)
-        save_final(loop)
+    patience = 60 * recipe.training.stall_timeout
+    accelerator = start_accelerator(plan, patience=timedelta(seconds=patience + LIBRARIES_LATER))
+    main, rank = accelerator.is_main_process, accelerator.process_index
+    alone = sole_trainer(run) if main else contextlib.nullcontext()
+    heartbeat = Heartbeat(run.logs, rank, plan.processes, timeout=patience, stalled=partial(_end_stalled, run))
+    with alone, heartbeat, training_progress(plan, show=main) as progress:
+        heartbeat.beat(0, "loading")
+        saving = Saving(run, recipe, plan, accelerator)
+        found = saving.find() if resume else None
+        with StopRequests() as stop:
+            loop = make_loop(run, recipe, plan, accelerator, Surroundings(saving, progress, heartbeat, stop))
+            loop.train(saving.load(found, loop.models) if found else 0)
+            heartbeat.beat(plan.steps, "saving the final model")
+            save_final(loop)
     leave_process_group()
 
 
 def save_final(loop: Loop) -> None:
     """Write `final/` as a transformers folder: it appears whole, and its being there means that training is done."""
-    accelerator, run = loop.accelerator, loop.run
+    accelerator, run, engine = loop.accelerator, loop.run, loop.models.student
     accelerator.wait_for_everyone()
-    with loop.student.whole() as student:
-        if accelerator.is_main_process:
-            _write_final(run, student)
+    weights = gathered(engine, "weights", keep=accelerator.is_main_process)
+    if accelerator.is_main_process:
+        unfinished = run.path / ".final.partial"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            write_student(unfinished, run, engine, weights)
+            unfinished.replace(run.final)
+        except (OSError, SafetensorError) as error:  # the latter is what a full disk raises in safetensors
+            reason = getattr(error, "strerror", None) or error
+            raise EnvironmentLack(f"can't write {run.final}: {reason}. Free some space and --resume.") from error
     accelerator.wait_for_everyone()
-
-
-def _write_final(run: RunDir, student: PreTrainedModel) -> None:
-    partial = run.path / ".final.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        student.save_pretrained(partial)
-        load_tokenizer(str(run.tokenizer)).save_pretrained(partial)
-        partial.replace(run.final)
-    except (OSError, SafetensorError) as error:  # the latter is what a full disk raises in safetensors
-        reason = getattr(error, "strerror", None) or error
-        raise EnvironmentLack(f"can't write {run.final}: {reason}. Free some space and --resume.") from error
 
 
 def main(arguments: list[str]) -> int:
@@ -76,15 +88,32 @@ def main(arguments: list[str]) -> int:
         return _report(run, f"out of GPU memory: {error}. {smaller}", Exit.ENVIRONMENT)
     except KeyboardInterrupt:  # who started us says the rest
         return Exit.INTERRUPTED
-    except Exception:  # whatever else escapes is our bug, and must not look like a fault of the recipe
+    except Exception as error:  # whatever else escapes is our bug, and must not look like a fault of the recipe
         text = f"this is a bug of dudi-kit, not yours; please report it:\n{traceback.format_exc()}"
+        if _lost_others(error):
+            return _report(run, f"{LOST}: {str(error).splitlines()[0]}", Exit.ENVIRONMENT)
         return _report(run, text, Exit.BUG)
     return Exit.OK
 
 
+def _lost_others(error: Exception) -> bool:
+    """Whether a collective failed since another process has gone. gloo raises a bare RuntimeError."""
+    words = ("closed by peer", "reset by peer", "Broken pipe", "Connection refused")
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
+def _end_stalled(run: RunDir, text: str) -> None:
+    """Called beside a main thread that may never return."""
+    os._exit(_report(run, text, Exit.ENVIRONMENT))
+
+
 def _report(run: RunDir, text: str, code: Exit) -> Exit:
     rank = os.environ.get("RANK", "0")
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 – the one line that the user must see
+    # That all were stopped is said once, by `dudi-kit` where it started us.
+    if code is not Exit.INTERRUPTED or (rank == "0" and LAUNCHER not in os.environ):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 – the one line that the user must see
     with contextlib.suppress(OSError):  # where the disk is full, stderr has to do
         run.logs.mkdir(exist_ok=True)
         (run.logs / f"rank-{rank}.log").write_text(f"{int(code)}\n{text}\n", encoding="utf-8")

@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from dudi_kit.errors import EnvironmentLack, Exit
 from dudi_kit.plan.layout import RunDir
@@ -23,16 +26,15 @@ def run(tmp_path: Path) -> RunDir:
 def save(run: RunDir, step: int, *, keep: int = 10) -> Path:
     """A checkpoint of two files, one in a folder."""
     partial = partial_folder(run, step)
-    (partial / "state").mkdir()
-    (partial / "state" / "weights.pt").write_bytes(bytes([step]) * 100)
-    (partial / "reference.pt").write_bytes(b"reference")
+    (partial / "state" / "weights.safetensors").write_bytes(bytes([step]) * 100)
+    (partial / "config.json").write_bytes(b"reference")
     return publish(run, partial, step, {"lock": "abc", "processes": 2}, keep).path
 
 
 def flip_a_bit(folder: Path) -> None:
-    content = bytearray((folder / "state" / "weights.pt").read_bytes())
+    content = bytearray((folder / "state" / "weights.safetensors").read_bytes())
     content[50] ^= 4
-    (folder / "state" / "weights.pt").write_bytes(content)
+    (folder / "state" / "weights.safetensors").write_bytes(content)
 
 
 def cut_the_manifest(folder: Path) -> None:
@@ -41,11 +43,18 @@ def cut_the_manifest(folder: Path) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a flipped bit": (flip_a_bit, "state/weights.pt is damaged"),
-    "a longer file": (lambda f: (f / "reference.pt").write_bytes(b"reference and more"), "reference.pt is damaged"),
-    "an empty file": (lambda f: (f / "reference.pt").write_bytes(b""), "reference.pt is damaged"),
-    "a missing file": (lambda f: (f / "state" / "weights.pt").unlink(), "state/weights.pt is missing"),
-    "a folder for a file": (lambda f: [(f / "reference.pt").unlink(), (f / "reference.pt").mkdir()], "is missing"),
+    "a flipped bit": (flip_a_bit, "state/weights.safetensors is damaged"),
+    "a cut file": (
+        lambda f: (f / "state" / "weights.safetensors").write_bytes(b"half"),
+        "state/weights.safetensors is damaged: its size or sha256 differs",
+    ),
+    "a longer file": (lambda f: (f / "config.json").write_bytes(b"reference and more"), "config.json is damaged"),
+    "an empty file": (lambda f: (f / "config.json").write_bytes(b""), "config.json is damaged"),
+    "a missing file": (
+        lambda f: (f / "state" / "weights.safetensors").unlink(),
+        "state/weights.safetensors is missing",
+    ),
+    "a folder for a file": (lambda f: [(f / "config.json").unlink(), (f / "config.json").mkdir()], "is missing"),
     "a cut manifest": (cut_the_manifest, f"{MANIFEST} is missing or damaged"),
     "no manifest": (lambda f: (f / MANIFEST).unlink(), f"{MANIFEST} is missing or damaged"),
     "a manifest without files": (lambda f: (f / MANIFEST).write_text("{}"), f"{MANIFEST} is missing or damaged"),
@@ -73,8 +82,8 @@ def test_facts_and_a_description_of_every_file_are_kept(run):
     found, _ = latest(run)
     facts = checkpoints.facts(found)
     assert (facts["lock"], facts["processes"], facts["step"]) == ("abc", 2, 4)
-    assert set(facts["files"]) == {"state/weights.pt", "reference.pt"}
-    assert facts["files"]["state/weights.pt"]["bytes"] == 100
+    assert set(facts["files"]) == {"state/weights.safetensors", "config.json"}
+    assert facts["files"]["state/weights.safetensors"]["bytes"] == 100
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
@@ -103,7 +112,7 @@ def test_a_partial_checkpoint_is_not_found_and_is_emptied_when_written_again(run
     (left / "stale.pt").write_bytes(b"half")
     found, skipped = latest(run)
     assert (found.step, skipped) == (2, [])
-    assert list(partial_folder(run, 4).iterdir()) == []
+    assert [path.name for path in partial_folder(run, 4).rglob("*")] == ["state"]
 
 
 @pytest.mark.parametrize("name", ["step-", "step-last", "step-4.bak", "notes"])
@@ -124,7 +133,7 @@ def test_only_the_newest_are_kept(run):
 def test_older_ones_go_only_after_the_new_one_is_whole(run, monkeypatch):
     save(run, 2, keep=1)
     partial = partial_folder(run, 4)
-    (partial / "weights.pt").write_bytes(b"new")
+    (partial / "weights.safetensors").write_bytes(b"new")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -145,8 +154,7 @@ def test_a_step_written_again_replaces_the_damaged_one(run):
     "error",
     [
         OSError(28, "No space left on device"),
-        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
-        RuntimeError("basic_ios::clear: iostream error"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
     ],
 )
 def test_what_a_full_disk_raises_becomes_an_error_with_checkpoint_and_way_on(tmp_path, error):
@@ -157,9 +165,60 @@ def test_what_a_full_disk_raises_becomes_an_error_with_checkpoint_and_way_on(tmp
     assert "--resume" in str(caught.value)
 
 
-def test_what_torch_really_raises_on_a_disk_that_takes_nothing_is_recognised():
-    with pytest.raises(EnvironmentLack), writing(Path("step-4")):
-        torch.save({"weights": torch.zeros(100_000)}, "/dev/full")
+def test_a_disk_that_is_really_full_loses_nothing_saved_before(run):
+    """A file system of one megabyte, which only root may mount."""
+    run.checkpoints.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(run.checkpoints)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a file system can't be mounted here")
+    try:
+        save(run, 2)
+        before = {file: file.read_bytes() for file in run.checkpoints.rglob("*") if file.is_file()}
+        partial = partial_folder(run, 4)
+        with pytest.raises(EnvironmentLack, match="No space left on device"), writing(partial):
+            save_file({"weights": torch.zeros(1_000_000)}, partial / "state" / "weights.safetensors")
+        assert {file: file.read_bytes() for file in run.checkpoints.rglob("*") if file.is_file()} == before
+        assert latest(run)[0].step == 2
+        save(run, 6)
+        assert latest(run)[0].step == 6, "what was half written takes no room"
+    finally:
+        subprocess.run(["umount", str(run.checkpoints)], check=True)
+
+
+def test_what_the_disk_gives_back_is_compared_before_the_name_is_given(run, monkeypatch):
+    """A disk that swallows what it was given: the file changes when it is flushed."""
+    save(run, 2, keep=1)
+    real = checkpoints._flush
+
+    def lose(path: Path) -> None:
+        real(path)
+        if path.name == "weights.safetensors":
+            path.write_bytes(b"")
+
+    monkeypatch.setattr(checkpoints, "_flush", lose)
+    with pytest.raises(EnvironmentLack, match=r"weights.safetensors is damaged.*read back"):
+        save(run, 4, keep=1)
+    found, skipped = latest(run)
+    assert (found.step, skipped) == (2, [])
+
+
+def test_content_names_and_folder_are_flushed_before_older_ones_go(run, monkeypatch):
+    save(run, 2, keep=1)
+    flushed: list[str] = []
+    real = checkpoints._flush
+
+    def note(path: Path) -> None:
+        real(path)
+        flushed.append(path.name)
+        assert (run.checkpoints / "step-2").is_dir()
+
+    monkeypatch.setattr(checkpoints, "_flush", note)
+    save(run, 4, keep=1)
+    assert flushed[-1] == "checkpoints"
+    assert {"weights.safetensors", "config.json", MANIFEST, "state", ".step-4.partial"} <= set(flushed)
+    assert not (run.checkpoints / "step-2").exists()
 
 
 def test_other_failures_while_saving_are_not_blamed_on_the_disk(tmp_path):

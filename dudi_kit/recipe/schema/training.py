@@ -62,3 +62,6 @@ class Training(Strict):
 
     log_every: Count = 10
     """Optimizer steps between two lines of metrics.jsonl; each is the mean over its steps."""
+
+    stall_timeout: Positive = 30.0
+    """Minutes without progress after which a run ends, naming the rank that stands still."""

@@ -1,0 +1,59 @@
+"""A training process that is sent SIGTERM in a given moment: `python -m tests.train.signalled RUN MOMENT STEP`.
+
+MOMENT is `generation` (between two tokens), `backward` (before the gradient of a micro-batch) or `save` (between the
+files and the manifest). The process is asked to stop as by `docker stop`; all else is the real thing.
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+from dudi_kit.train import checkpoints, loop, rollouts, worker
+
+
+def ask() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def in_generation(step: int) -> None:
+    real = rollouts.DrawByRow.__call__
+    steps: list[Any] = []
+
+    def call(self: Any, *arguments: Any) -> Any:
+        if self not in steps:
+            steps.append(self)  # one for each step of this process
+        if len(steps) == step and self.position == 2:
+            ask()
+        return real(self, *arguments)
+
+    rollouts.DrawByRow.__call__ = call  # type: ignore[method-assign]
+
+
+def in_backward(step: int) -> None:
+    real, steps = loop.backward, [0]
+
+    def backward(engine: Any, loss: Any, *, last: bool) -> Any:
+        if steps[0] == step - 1 and not last:
+            ask()
+        steps[0] += last
+        return real(engine, loss, last=last)
+
+    loop.backward = backward  # type: ignore[assignment]
+
+
+def in_save(step: int) -> None:
+    real = checkpoints.publish
+
+    def publish(run: Any, partial: Any, done: int, *others: Any) -> Any:
+        if done == step:
+            ask()
+        return real(run, partial, done, *others)
+
+    checkpoints.publish = publish
+
+
+if __name__ == "__main__":
+    folder, moment, number, *options = sys.argv[1:]
+    {"generation": in_generation, "backward": in_backward, "save": in_save}[moment](int(number))
+    sys.exit(worker.main([folder, *options]))
