@@ -209,14 +209,6 @@ def gathered(model: nn.Module) -> AbstractContextManager[None]:
     return made
 
 
-def full_state_dict(student: Student) -> dict[str, Tensor]:
-    """A copy of all weights in main memory, in the first process; empty in the others. Every process must call it."""
-    with student.whole() as model:
-        if dist.is_initialized() and dist.get_rank():
-            return {}
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
-
-
 def shard_frozen(model: nn.Module, plan: Plan) -> Any:
     """A model that does not learn, each process holding a share of its weights: an engine to be called as the model is.
 

@@ -5,6 +5,7 @@ torchrun --nproc-per-node=2 -m tests.train.sharded RUN_DIRECTORY FACTS
 
 import json
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.schema import read_plan
 from dudi_kit.recipe.publish import recipe_from_resolved
 from dudi_kit.train.engine import (
-    full_state_dict,
     leave_process_group,
     make_optimizer,
     partitioned_at_load,
@@ -27,6 +27,7 @@ from dudi_kit.train.engine import (
     shard_frozen,
     start_accelerator,
 )
+from dudi_kit.train.state import gathered as gathered_state
 
 PROMPTS = [[5, 6, 7], [8, 9]]
 
@@ -57,7 +58,7 @@ class Gathers:
 def main(run: RunDir, out: Path) -> None:
     gathers, linear = Gathers(), functional.linear
     plan, recipe = read_plan(run), recipe_from_resolved(run.resolved.read_text(encoding="utf-8"))
-    accelerator = start_accelerator(plan)
+    accelerator = start_accelerator(plan, patience=timedelta(minutes=5))
     assert plan.teacher is not None
     assert plan.start is not None
     teacher = freeze(load_model(plan.teacher.path, who="teacher", dtype="fp32"))
@@ -82,8 +83,8 @@ def main(run: RunDir, out: Path) -> None:
     facts["after"] = held(prepared.engine.module)
     expected = continue_prompts(plain, PROMPTS[dist.get_rank() :], stops, max_new_tokens=4 + 4 * dist.get_rank())
     facts["says the same"] = said == expected
-    state = full_state_dict(prepared)
-    facts["full state"] = len(state) == len(plain.state_dict()) if dist.get_rank() == 0 else not state
+    state = gathered_state(prepared.engine, "weights", keep=dist.get_rank() == 0)
+    facts["full state"] = len(state) == len(dict(plain.named_parameters())) if dist.get_rank() == 0 else not state
     ids = torch.tensor([PROMPTS[0]])
     with torch.no_grad():
         before = teacher(input_ids=ids).logits
