@@ -15,7 +15,17 @@ from dudi_kit.errors import EnvironmentLack
 from dudi_kit.plan.hardware import Hardware
 from dudi_kit.plan.launchers import Launcher, slurm_script
 from dudi_kit.plan.layout import RunDir
-from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedDisk, PlannedMemory, Remedy, StageMemory
+from dudi_kit.plan.schema import (
+    LanguageShare,
+    ModelSource,
+    Plan,
+    PlannedDisk,
+    PlannedMemory,
+    PlannedPruning,
+    Remedy,
+    StageMemory,
+)
+from dudi_kit.report.pruning import HEADS, LEGEND, kept, pruned_rows
 from dudi_kit.report.terminal import language_name
 
 GIB, GB = 2**30, 10**9
@@ -45,6 +55,8 @@ def show_plan(console: Console, plan: Plan, run: RunDir, *, main: bool) -> None:
     for name, text in _lines(plan, main=main):
         _print_line(console, name, text)
     if main:
+        if plan.pruning and plan.pruning.languages:
+            console.print(_indented(_pruning_table(plan.pruning)))
         console.print(_indented(_language_table(plan.languages, teacher=plan.vocabulary is not None)))
         console.print(_indented(_memory_table(plan.memory)))
         for name, text in _after(plan):
@@ -113,6 +125,7 @@ def _lines(plan: Plan, *, main: bool) -> list[tuple[str, str]]:
     lines = [
         ("hardware", f"{memory.hardware}, {_processes(plan)}"),
         ("student", f"{plan.parameters:,} parameters in {_precision(plan)}, from {_start(plan.start)}"),
+        *([("cut", f"of {plan.pruning.model}: {kept(plan.pruning)}")] if plan.pruning else []),
         *([("teacher", _teacher(plan.teacher_parameters, plan.teacher))] if plan.teacher and plan.vocabulary else []),
         (
             "steps",
@@ -171,7 +184,8 @@ def _disk(disk: PlannedDisk) -> str:
     """`22.9 GB: 3 checkpoints of 6.9, the final model 2.0`."""
     plural = "" if disk.checkpoints == 1 else "s"
     checkpoints = f"{disk.checkpoints} checkpoint{plural} of {_gb(disk.checkpoint_bytes)}, " if disk.checkpoints else ""
-    return f"{_gb(disk.total_bytes)} GB: {checkpoints}the final model {_gb(disk.final_bytes)}, tokenizers"
+    pruned = f"the student as it was cut {_gb(disk.pruned_bytes)}, " if disk.pruned_bytes else ""
+    return f"{_gb(disk.total_bytes)} GB: {checkpoints}the final model {_gb(disk.final_bytes)}, {pruned}tokenizers"
 
 
 def _language_table(languages: dict[str, LanguageShare], *, teacher: bool) -> Table:
@@ -184,6 +198,18 @@ def _language_table(languages: dict[str, LanguageShare], *, teacher: bool) -> Ta
     if len(languages) > 1:
         table.add_section()
         table.add_row("all", *_cells(list(languages.values()), teacher=teacher))
+    return table
+
+
+def _pruning_table(pruning: PlannedPruning) -> Table:
+    table = _table("trimmed vocabulary by language")
+    table.add_column("")
+    for head in HEADS:
+        table.add_column(head, justify="right")
+    for row in pruned_rows(pruning):
+        table.add_row(row.language, *row.cells)
+    table.caption = Text(f"{LEGEND} {pruning.common_pieces:,} bytes, special pieces and letters stay for no text.")
+    table.caption_justify = "left"
     return table
 
 

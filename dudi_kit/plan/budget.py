@@ -11,6 +11,7 @@ from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
 from dudi_kit.plan.memory import CPU_LIBRARIES, estimate, padded, teacher_bytes
 from dudi_kit.plan.schema import PlannedDisk, PlannedMemory, Remedy, StageMemory
 from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.models import PrunedStudent
 from dudi_kit.recipe.schema.signals import RefreshedReference
 
 STAGES = (0, 1, 2, 3)
@@ -73,12 +74,14 @@ def planned_disk(recipe: Recipe, parameters: int) -> PlannedDisk:
     kept = recipe.training.keep_checkpoints + 1 if recipe.training.checkpoint_every else 1
     checkpoint = checkpoint_bytes(recipe, parameters)
     final, tokenizers = parameters * FP32, TOKENIZER_BYTES * (kept + 2)
+    pruned = final if isinstance(recipe.student, PrunedStudent) and recipe.student.cold_start is None else 0
     return PlannedDisk(
         checkpoint_bytes=checkpoint,
         checkpoints=kept,
         final_bytes=final,
+        pruned_bytes=pruned,
         tokenizer_bytes=tokenizers,
-        total_bytes=kept * checkpoint + final + tokenizers,
+        total_bytes=kept * checkpoint + final + pruned + tokenizers,
     )
 
 

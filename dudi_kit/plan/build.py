@@ -31,15 +31,16 @@ from dudi_kit.plan.launchers import launchers
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.models import config_of, context_of, encoder_of, given, tokenizer_of, trained
 from dudi_kit.plan.notices import notices_of, paths_outside
+from dudi_kit.plan.pruning import decide_pruning, pruned_config, read_pruning
 from dudi_kit.plan.rollouts import lay_out_server, rollout_notices, server_of
 from dudi_kit.plan.rows import RowMaker, TeacherSide, TrainingRows, mixed, texts, training_examples
-from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedLabels
+from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedLabels, PlannedPruning
 from dudi_kit.plan.shape import shape_of
 from dudi_kit.plan.vocabulary import coverage_notices, join, planned, rejoin, speaker
 from dudi_kit.recipe.derive import reading_terms
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
-from dudi_kit.recipe.schema.models import GivenTokenizer, PretrainedStudent, ScratchStudent, TeacherModel
+from dudi_kit.recipe.schema.models import GivenTokenizer, PretrainedStudent, PrunedStudent, ScratchStudent, TeacherModel
 from dudi_kit.recipe.schema.signals import Signals
 from dudi_kit.verbalizer.demonstration import Demonstrator
 from dudi_kit.verbalizer.label_words.files import label_sets
@@ -88,7 +89,7 @@ def read_sides(stage: Stage, ledger: Ledger, ask: Ask = nobody) -> Sides:
     teacher was asked for.
     """
     examples = training_examples(stage.recipe, ledger, ask)
-    student = Encoder(_student_tokenizer(stage, examples), who="student")
+    student = Encoder(_student_tokenizer(stage, examples, ledger), who="student")
     student.tokenizer.save_pretrained(stage.run.tokenizer)
     config = _student_config(stage)
     teaching = _teaching(stage, student, config, examples)
@@ -125,6 +126,7 @@ def build_plan(
             planned(teaching.vocabulary, teaching.wish, coverage, student_rows=config.vocab_size) if teaching else None
         ),
         labels=[PlannedLabels(**asdict(declared)) for declared in labels.declared] if labels else [],
+        pruning=_pruning(stage),
         languages=_shares(made),
         teacher_room=room,
         **batches._asdict(),
@@ -224,6 +226,8 @@ def student_config(stage: Stage, tokenizer: PreTrainedTokenizerBase) -> PreTrain
         return student_config(stage.start, tokenizer)
     if isinstance(student, ScratchStudent):
         return architecture_config(student.architecture, vocabulary_size=len(tokenizer))
+    if isinstance(student, PrunedStudent):
+        return pruned_config(student, stage.run)
     assert isinstance(student, PretrainedStudent), "a student from a recipe has a stage that it starts from"
     return config_of(given(student, "fp32"), who="student")
 
@@ -232,13 +236,15 @@ def _student_config(stage: Stage) -> PreTrainedConfig:
     return student_config(stage, load_tokenizer(str(stage.run.tokenizer)))
 
 
-def _student_tokenizer(stage: Stage, examples: list[Example]) -> PreTrainedTokenizerBase:
+def _student_tokenizer(stage: Stage, examples: list[Example], ledger: Ledger) -> PreTrainedTokenizerBase:
     """The student's tokenizer with its chat template resolved."""
     student = stage.recipe.student
     if stage.start is not None:
         return load_tokenizer(str(stage.start.run.tokenizer))
     if isinstance(student, PretrainedStudent):
         return tokenizer_of(given(student, "fp32"), who="student")
+    if isinstance(student, PrunedStudent):
+        return decide_pruning(stage.recipe, student, examples, stage.run, ledger)
     assert isinstance(student, ScratchStudent), "a student from a recipe has a stage that it starts from"
     template = student.chat_template
     if isinstance(student.tokenizer, GivenTokenizer):
@@ -287,7 +293,16 @@ def _start(stage: Stage) -> ModelSource | None:
     if stage.start is not None:
         return trained(stage.start.run, "fp32")
     student = stage.recipe.student
+    if isinstance(student, PrunedStudent):
+        return ModelSource(path=str(stage.run.pruned), dtype="fp32", tokenizer=str(stage.run.tokenizer))
     return given(student, "fp32") if isinstance(student, PretrainedStudent) else None
+
+
+def _pruning(stage: Stage) -> PlannedPruning | None:
+    """What a student that was cut from a bigger model keeps of it, here or where it starts from."""
+    if stage.start is not None:
+        return _pruning(stage.start)
+    return read_pruning(stage.run).planned if isinstance(stage.recipe.student, PrunedStudent) else None
 
 
 def teacher_room(recipe: Recipe, teaching: Teaching | None) -> int | None:

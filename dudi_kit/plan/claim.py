@@ -61,9 +61,10 @@ def claim(stage: Stage, settings: Settings) -> bool:
     run = stage.run
     if run.lock.exists() and read_lock(run) != stage.lock:
         # The plan of a recipe that has changed since: none of it may be taken for the new one's.
-        for old in (run.plan, run.asked, run.requests):
+        for old in (run.plan, run.asked, run.requests, run.pruning):
             old.unlink(missing_ok=True)
-        shutil.rmtree(run.tokenizer, ignore_errors=True)
+        for folder in (run.tokenizer, run.pruned):
+            shutil.rmtree(folder, ignore_errors=True)
     return settings.resume and _has_begun(run)
 
 

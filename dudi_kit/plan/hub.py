@@ -133,6 +133,8 @@ def _named(settings: dict[str, Any]) -> Iterator[_Place]:
         elif isinstance(tokenizer, dict) and tokenizer.get("from", "teacher") != "teacher":
             yield _Place("models", tokenizer, "from", "revision")
     tasks = (task["data"] for task in settings["evaluation"]["tasks"].values() if "data" in task)
-    for dataset in (*settings["data"]["train"].values(), *settings["data"]["held_out"].values(), *tasks):
+    trimmed = settings["student"].get("vocabulary")
+    extra = trimmed["extra"].values() if isinstance(trimmed, dict) else ()
+    for dataset in (*settings["data"]["train"].values(), *settings["data"]["held_out"].values(), *tasks, *extra):
         if "hub" in dataset:
             yield _Place("datasets", dataset, "hub", "revision")

@@ -77,6 +77,16 @@ class RunDir:
         return self.path / "tokenizer"
 
     @property
+    def pruning(self) -> Path:
+        """What a student that is cut from a bigger model keeps of it."""
+        return self.path / "pruning.json"
+
+    @property
+    def pruned(self) -> Path:
+        """That student before its first step, as a transformers folder."""
+        return self.path / "pruned"
+
+    @property
     def vocabulary(self) -> Path:
         """Tables of the vocabulary mapping, by the fingerprints of both tokenizers."""
         return self.path / "vocabulary"

@@ -79,6 +79,58 @@ class PlannedLabels(Strict):
     """Words of other languages that the teacher's tokenizer can't write."""
 
 
+class PrunedLanguage(Strict):
+    """What cutting the vocabulary means for one language. A text is a prompt or a response, each counted once."""
+
+    texts: int
+    """Of the training rows and of `extra`: those that the pieces were chosen by."""
+
+    same: int
+    """Those of them that are cut into the same pieces as before."""
+
+    tokens_before: int
+    tokens_after: int
+    other_texts: int
+    """Texts of the held-out rows and tasks, by which nothing was chosen."""
+
+    other_same: int
+    other_tokens_before: int
+    other_tokens_after: int
+    pieces: int
+    """That its texts need, with what those are merged from."""
+
+    own_pieces: int
+    """Of these, those that no other language's texts need."""
+
+
+class PlannedPruning(Strict):
+    """What a student that is cut from a bigger model keeps of it."""
+
+    model: str
+    """Folder or hub name of the bigger model."""
+
+    layers: list[int]
+    """That stay, counted from 0."""
+
+    layers_before: int
+    rows_before: int
+    rows_after: int
+    """Rows of the embedding, padding included."""
+
+    common_pieces: int
+    """Bytes, special pieces and letters that stay, and that no text uses."""
+
+    parameters_before: int
+    parameters_after: int
+    embeddings_before: int
+    embeddings_after: int
+    piece_parameters: int
+    """Parameters that one piece costs, in both embeddings."""
+
+    languages: dict[str, PrunedLanguage]
+    """Empty where the whole vocabulary stays."""
+
+
 class LanguageShare(Strict):
     """Training rows of one language."""
 
@@ -156,6 +208,9 @@ class PlannedDisk(Strict):
     """Those that are kept, and the one that is being written."""
 
     final_bytes: int
+    pruned_bytes: int = 0
+    """A student that is cut from a bigger model, before its first step."""
+
     tokenizer_bytes: int
     total_bytes: int
 
@@ -177,6 +232,9 @@ class Plan(Strict):
     vocabulary: PlannedVocabulary | None
     labels: list[PlannedLabels] = Field(default=[])
     """What the label words do, where rows declare their set."""
+
+    pruning: PlannedPruning | None = None
+    """Where the student is cut from a bigger model, or starts from one that is."""
 
     languages: dict[str, LanguageShare]
     teacher_room: int | None

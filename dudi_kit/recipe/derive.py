@@ -1,8 +1,9 @@
 """Recipes that follow from a recipe."""
 
 from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.data import Dataset
 from dudi_kit.recipe.schema.evaluation import Evaluation
-from dudi_kit.recipe.schema.models import GivenTokenizer, ScratchStudent, Student
+from dudi_kit.recipe.schema.models import GivenTokenizer, PrunedStudent, ScratchStudent, Student, TrimmedVocabulary
 from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.recipe.schema.signals import LikelihoodSignal, SequenceSignal, Signals, TokenSignal
 from dudi_kit.recipe.schema.training import Training
@@ -63,6 +64,19 @@ def tokenizer_is_teachers(student: Student) -> bool:
         and isinstance(student.tokenizer, GivenTokenizer)
         and student.tokenizer.source == "teacher"
     )
+
+
+def trimming(student: Student) -> TrimmedVocabulary | None:
+    """How the student's vocabulary is trimmed; None where it is not."""
+    if not isinstance(student, PrunedStudent) or student.vocabulary == "all":
+        return None
+    return TrimmedVocabulary() if student.vocabulary == "corpus" else student.vocabulary
+
+
+def extra_texts(student: Student) -> dict[str, Dataset]:
+    """Datasets that are read for their pieces alone."""
+    settings = trimming(student)
+    return settings.extra if settings else {}
 
 
 def demonstrated(recipe: Recipe) -> list[str]:

@@ -35,7 +35,12 @@ def _if_jinja(text: str, folder: FilePath) -> bool:
     return text.endswith(".jinja")
 
 
-DATASETS: tuple[Path, ...] = (("data", "train", "*"), ("data", "held_out", "*"), ("evaluation", "tasks", "*", "data"))
+DATASETS: tuple[Path, ...] = (
+    ("data", "train", "*"),
+    ("data", "held_out", "*"),
+    ("evaluation", "tasks", "*", "data"),
+    ("student", "vocabulary", "extra", "*"),
+)
 
 PATH_FIELDS: tuple[tuple[Path, Callable[[str, FilePath], bool]], ...] = (
     (("teacher", "recipe"), _always),

@@ -12,6 +12,7 @@ from dudi_kit.evaluate.scores import BITS
 from dudi_kit.report.compare import compare, number, without_table
 from dudi_kit.report.facts import headline
 from dudi_kit.report.plots import language_curves, loss_curves, measure_curves, score_bars, transfer_curves
+from dudi_kit.report.pruning import HEADS, LEGEND, kept, pruned_rows
 from dudi_kit.report.read import SUBJECTS, RunFiles, keys_at
 from dudi_kit.report.samples import Sample, pick_rollouts, pick_samples, shorten
 from dudi_kit.report.terminal import language_name
@@ -60,6 +61,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "transfer": [(table, _svg(transfer_curves(run.steps, table.signal))) for table in transfer_tables(run.steps)],
         "coverage": coverage(run.steps),
         "label_mass": label_mass(run.steps),
+        "pruning": _pruning(run),
         "ledger": ledger,
         "ledger_known": run.ledger is not None,
         "ledger_languages": sorted({language for counts in ledger.values() for language in counts}),
@@ -70,6 +72,14 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "files": _files(run),
         "environment": {key: _plain(value) for key, value in run.environment.items()},
     }
+
+
+def _pruning(run: RunFiles) -> dict[str, Any] | None:
+    """The section on a student that is cut from a bigger model."""
+    planned = run.pruning
+    if planned is None:
+        return None
+    return {"kept": kept(planned), "heads": HEADS, "legend": LEGEND, "rows": pruned_rows(planned), "planned": planned}
 
 
 def whole_ledger(run: RunFiles) -> dict[str, dict[str, int]]:

@@ -3,7 +3,7 @@
 What is looked for in the JSON files (all of it optional, the rest is shown as it is):
 
     recipe.resolved.json    the recipe with its defaults: name, description, teacher, student, evaluation.models
-    plan.json               parameters, teacher_parameters
+    plan.json               parameters, teacher_parameters, pruning
     env.json                began (ISO 8601), seconds, system, processes
     ledger.json             {event: {language: rows}}, as `Ledger.as_json` gives it: the training data
     evaluation/ledger.json  the same of tasks and held-out data
@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from dudi_kit.errors import RunDirectoryError
 from dudi_kit.evaluate.scores import AnswerRow, Scores, load_answers, load_scores
+from dudi_kit.plan.schema import PlannedPruning
 from dudi_kit.recipe.schema.evaluation import Subject
 
 SUBJECTS: tuple[Subject, ...] = ("teacher", "before", "after")
@@ -52,6 +55,14 @@ class RunFiles:
     answers: dict[Subject, list[AnswerRow]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     """What is missing or damaged, in words for the reader."""
+
+    @property
+    def pruning(self) -> PlannedPruning | None:
+        """How the student was cut from a bigger model; None where it was not, or that can't be read."""
+        try:
+            return PlannedPruning.model_validate(self.plan.get("pruning"))
+        except ValidationError:
+            return None
 
     @property
     def name(self) -> str:

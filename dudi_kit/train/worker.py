@@ -23,6 +23,7 @@ from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.schema import read_plan
 from dudi_kit.recipe.publish import recipe_from_resolved
 from dudi_kit.train.assembly import make_loop
+from dudi_kit.train.cutting import cut_student
 from dudi_kit.train.engine import leave_process_group, start_accelerator
 from dudi_kit.train.heartbeat import Heartbeat
 from dudi_kit.train.launch import LOST
@@ -50,6 +51,9 @@ def train(run: RunDir, *, resume: bool) -> None:
         heartbeat.beat(0, "loading")
         saving = Saving(run, recipe, plan, accelerator)
         found = saving.find() if resume else None
+        if main:
+            cut_student(run, recipe, plan)
+        accelerator.wait_for_everyone()
         with StopRequests() as stop:
             loop = make_loop(run, recipe, plan, accelerator, Surroundings(saving, progress, heartbeat, stop))
             loop.train(saving.load(found, loop.models) if found else 0)

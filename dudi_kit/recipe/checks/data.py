@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from dudi_kit.recipe.checks.complaint import MOVING, Complaint, Rule
+from dudi_kit.recipe.derive import extra_texts
 from dudi_kit.recipe.diagnostics import Path
 from dudi_kit.recipe.paths import HUB_NAME
 from dudi_kit.recipe.schema import Recipe
@@ -21,6 +22,8 @@ def datasets(recipe: Recipe) -> Iterator[tuple[Path, Dataset]]:
     for name, task in recipe.evaluation.tasks.items():
         if isinstance(task, Task):
             yield ("evaluation", "tasks", name, "data"), task.data
+    for name, dataset in extra_texts(recipe.student).items():
+        yield ("student", "vocabulary", "extra", name), dataset
 
 
 def rows_have_a_language(recipe: Recipe) -> Iterator[Complaint]:

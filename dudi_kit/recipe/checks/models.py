@@ -11,7 +11,7 @@ from dudi_kit.recipe.derive import COLD_START_SUFFIX, tokenizer_is_teachers
 from dudi_kit.recipe.diagnostics import Path, listed, nearest
 from dudi_kit.recipe.paths import HUB_NAME
 from dudi_kit.recipe.schema import Recipe
-from dudi_kit.recipe.schema.models import GivenTokenizer, NewTokenizer, Pretrained, ScratchStudent
+from dudi_kit.recipe.schema.models import GivenTokenizer, NewTokenizer, Pretrained, PrunedStudent, ScratchStudent
 
 CHAT_TEMPLATES = ("chatml", "plain")
 LONGEST_NAME = 100
@@ -144,6 +144,21 @@ def new_tokenizers_stay_what_they_were(recipe: Recipe) -> Iterator[Complaint]:
             yield Complaint(path, "exclusive", message, "choose llama, qwen3 or gemma3", (("student", "tokenizer"),))
 
 
+def layers_are_in_order(recipe: Recipe) -> Iterator[Complaint]:
+    """A layer works on what the layers below it have made; how many there are, only the model tells."""
+    student = recipe.student
+    if not isinstance(student, PrunedStudent):
+        return
+    if isinstance(student.layers, list) and student.layers != (ordered := sorted(set(student.layers))):
+        path: Path = ("student", "layers")
+        message = f"{student.layers} is not in ascending order, each layer once"
+        yield Complaint(path, "bad-value", message, f"write {ordered}")
+    if student.layers == student.vocabulary == "all":
+        message = "with all layers and the whole vocabulary nothing is cut"
+        hint = "set 'layers' or 'vocabulary', or init: pretrained"
+        yield Complaint(("student", "init"), "no-effect", message, hint, (("student", "vocabulary"),))
+
+
 def context_holds_the_longest_row(recipe: Recipe) -> Iterator[Complaint]:
     """A student from scratch is built for `context` tokens."""
     if isinstance(recipe.student, ScratchStudent) and recipe.student.architecture.context < recipe.data.max_length:
@@ -172,6 +187,7 @@ RULES: tuple[Rule, ...] = (
     chat_templates_exist,
     heads_divide_the_width,
     new_tokenizers_stay_what_they_were,
+    layers_are_in_order,
     context_holds_the_longest_row,
     name_leaves_room_for_the_cold_start,
 )

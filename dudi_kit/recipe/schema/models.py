@@ -1,10 +1,11 @@
 """`teacher` and `student`: where the two models come from."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
-from dudi_kit.recipe.schema.base import Count, Positive, Strict, Text, tag_by, tag_by_key
+from dudi_kit.recipe.schema.base import Count, Name, Positive, Strict, Text, tag_by, tag_by_key, tag_by_shape
+from dudi_kit.recipe.schema.data import Dataset
 from dudi_kit.recipe.schema.training import Schedule
 
 Dtype = Literal["fp32", "bf16"]
@@ -169,6 +170,50 @@ class ScratchStudent(_Student):
     """`chatml`, `plain`, or a Jinja file; default: that of the tokenizer, or `chatml` for a new tokenizer."""
 
 
+class TrimmedVocabulary(Strict):
+    """The pieces that texts use, with the pieces that those are merged from.
+
+    Every byte, every special piece and every letter of the scripts that occur stay as well, so that any text can be
+    written. The texts are prompts and responses of the training rows and of `extra`; held-out rows and tasks are not
+    looked at, since the student must not be made for the texts that it is judged on.
+    """
+
+    extra: dict[Name, Dataset] = Field(default={})
+    """More texts whose pieces stay, by a name of your own: what the student will read that the training rows lack."""
+
+    min_count: Count = 1
+    """Times that a piece must occur in the texts. From 2 on some texts are cut into other pieces than before."""
+
+
+def _layers_tag(value: Any) -> str:
+    return "list" if isinstance(value, list | tuple) else "word" if isinstance(value, str) else "number"
+
+
+Layer = Annotated[int, Field(ge=0, lt=1000)]
+Layers = Annotated[
+    Annotated[Literal["all"], Tag("word")]
+    | Annotated[int, Field(ge=1, le=1000), Tag("number")]
+    | Annotated[list[Layer], Field(min_length=1), Tag("list")],
+    Discriminator(_layers_tag),
+]
+Pieces = Annotated[
+    Annotated[Literal["all", "corpus"], Tag("plain")] | Annotated[TrimmedVocabulary, Tag("mapping")],
+    Discriminator(tag_by_shape),
+]
+
+
+class PrunedStudent(_Student, Pretrained):
+    """A student that is cut from a bigger model: some of its layers, and the part of its vocabulary that is used."""
+
+    init: Literal["prune"]
+    layers: Layers = "all"
+    """Layers that stay: `all`, a number of them, evenly spaced with the first and the last among them, or a list as in
+    `[0, 2, 5]`, counted from 0."""
+
+    vocabulary: Pieces = "corpus"
+    """Pieces that stay: `all`, or those that the training rows use; `corpus` is short for a section with settings."""
+
+
 class RecipeStudent(_Student):
     """A student that another recipe trains, such as a cold start; built first and reused by lock hash."""
 
@@ -180,6 +225,7 @@ class RecipeStudent(_Student):
 Student = Annotated[
     Annotated[PretrainedStudent, Tag("pretrained")]
     | Annotated[ScratchStudent, Tag("scratch")]
+    | Annotated[PrunedStudent, Tag("prune")]
     | Annotated[RecipeStudent, Tag("recipe")],
     Discriminator(tag_by("init", default="pretrained")),
 ]
