@@ -25,7 +25,7 @@ BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 """How SentencePiece writes a byte that is part of no piece."""
 
 PLACEHOLDER = re.compile(r"\W*(unused|reserved_special_token_)\d+\W*")
-"""Special pieces that stand for nothing yet: thousands in Gemma, hundreds in Llama 3. They go unless a text has them."""
+"""Special pieces that stand for nothing yet: thousands in Gemma, hundreds in Llama 3. They go unless a text has one."""
 
 BLOCK, AT_HOME = 7, 8
 """Bits of a code point inside a block, since scripts lie in rows of 128; and how many different letters of a block are
