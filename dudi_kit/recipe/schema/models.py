@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, WithJsonSchema
+from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from dudi_kit.recipe.schema.base import Count, Name, Positive, Strict, Text, tag_by, tag_by_key, tag_by_shape
 from dudi_kit.recipe.schema.data import Dataset
@@ -185,13 +185,19 @@ class TrimmedVocabulary(Strict):
     """Times that a piece must occur in the texts. From 2 on some texts are cut into other pieces than before."""
 
 
+def _only_all(text: str) -> str:
+    if text == "all":
+        return text
+    raise ValueError("'all', a number of layers or a list of them expected; as in 'layers: 6' or 'layers: [0, 2, 5]'")
+
+
 def _layers_tag(value: Any) -> str:
     return "list" if isinstance(value, list | tuple) else "word" if isinstance(value, str) else "number"
 
 
 Layer = Annotated[int, Field(ge=0, lt=1000)]
 Layers = Annotated[
-    Annotated[Literal["all"], Tag("word")]
+    Annotated[str, AfterValidator(_only_all), WithJsonSchema({"const": "all"}), Tag("word")]
     | Annotated[int, Field(ge=1, le=1000), Tag("number")]
     | Annotated[list[Layer], Field(min_length=1), Tag("list")],
     Discriminator(_layers_tag),
