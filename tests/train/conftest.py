@@ -36,6 +36,14 @@ RUNS: dict[str, dict[str, Any]] = {
     # a teacher with a tokenizer of its own
     "1x8-aligned": ALIGNED,
     "2x2-zero2-aligned": {"processes": 2, "deepspeed__stage": "2", "training__micro_batch_size": "2", **ALIGNED},
+    # a student that is cut from its teacher
+    "2x4-pruned": {
+        "processes": 2,
+        "teacher__model": "./student",
+        "student": "{init: prune, model: ./student, layers: 1}",
+        "verbalizer__vocabulary__mapping": "auto",
+        "training__steps": "2",
+    },
     # for the tests of resuming
     "six-bf16": {
         "training__steps": "6",
