@@ -10,6 +10,7 @@ from rich.console import Console
 from dudi_kit.pipeline.show_plan import show_plan
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.schema import Plan, read_plan
+from tests.report.test_pruning import PRUNING
 from tests.small import call, tokenizer, write_chain, write_shell
 from tests.standin_hub import StandinHub
 
@@ -48,6 +49,16 @@ def test_the_view_stays_within_the_terminal_and_says_all(planned: tuple[Plan, Ru
         "engine's buffers", "at the peak", "fits", "disk", "loading",
     ):  # fmt: skip
         assert words in text, words
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_of_a_student_that_is_cut_it_says_what_stays(planned: tuple[Plan, RunDir], width: int) -> None:
+    plan, run = planned
+    text = shown(plan.model_copy(update={"pruning": PRUNING}), run, width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    words = " ".join(text.split())
+    assert "3 of 6 layers (0 3 5)" in words
+    assert "12,500" in words
 
 
 def test_the_parts_at_a_peak_add_up_to_it(planned: tuple[Plan, RunDir]) -> None:

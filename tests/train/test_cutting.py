@@ -22,4 +22,6 @@ def test_a_cut_student_is_trained_by_two_processes_and_saved_as_any_other(runs: 
     assert not rows.equal(after.get_input_embeddings().weight), "it was trained"
     assert fingerprint(load_tokenizer(str(run.final))) == fingerprint(load_tokenizer(str(run.tokenizer)))
     line = metrics(run)[-1]
-    assert line["signals"]["off_policy"]["metrics"]["coverage_full"]["all"] == 1.0, "each token has a distribution of the teacher"
+    assert line["signals"]["off_policy"]["metrics"]["coverage_full"]["all"] == 1.0, (
+        "each token has a distribution of the teacher"
+    )
