@@ -28,6 +28,7 @@ from dudi_kit.recipe.derive import trimming
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.base import Strict
 from dudi_kit.recipe.schema.data import Dataset
+from dudi_kit.recipe.schema.evaluation import Task
 from dudi_kit.recipe.schema.models import PrunedStudent
 
 
@@ -113,8 +114,8 @@ def _examples(recipe: Recipe, datasets: Mapping[str, Dataset], ledger: Ledger) -
 
 
 def _others(recipe: Recipe) -> list[Example]:
-    """Rows of the held-out data and the tasks. What is left out of them is counted when they are scored."""
-    tasks = {name: task.data for name, task in recipe.evaluation.tasks.items()}
+    """Rows of the held-out data and of the recipe's own tasks. What is left out is counted when they are scored."""
+    tasks = {name: task.data for name, task in recipe.evaluation.tasks.items() if isinstance(task, Task)}
     return [*_examples(recipe, recipe.data.held_out, Ledger()), *_examples(recipe, tasks, Ledger())]
 
 
