@@ -54,6 +54,12 @@ Lock = Annotated[
     Path | None,
     typer.Option("--lock", metavar="FILE", help="Hold the run to this lock, not to the one beside the recipe."),
 ]
+FailOnContamination = Annotated[
+    bool,
+    typer.Option(
+        "--fail-on-contamination", metavar="", help="Stop where the training text holds items of the evaluation."
+    ),
+]
 Yes = Annotated[
     bool, typer.Option("--yes", "-y", metavar="", help="Do not ask before a recipe by URL or hub reference is run.")
 ]
@@ -69,6 +75,7 @@ def run(
     overwrite: Overwrite = False,
     frozen: Frozen = False,
     lock: Lock = None,
+    fail_on_contamination: FailOnContamination = False,
     yes: Yes = False,
 ) -> None:
     """Do all of it: plan, build teachers and cold starts that are missing, train, evaluate, report."""
@@ -83,6 +90,7 @@ def run(
         overwrite=overwrite,
         lock=held_to,
         confirm=confirm,
+        fail_on_contamination=fail_on_contamination,
     )
 
 

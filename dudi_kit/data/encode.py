@@ -87,6 +87,13 @@ class Encoder:
         """Token ids of a text inside a response."""
         return self._tokenise(text, split_special_tokens=True)
 
+    def completion_ids(self, text: str) -> list[int]:
+        """Token ids of a text that a model is to complete, without a template; with the beginning-of-sequence token
+        that its tokenizer puts before a text, if it does."""
+        bos = self.tokenizer.bos_token_id
+        begins = bos is not None and list(self.tokenizer("x", verbose=False)["input_ids"])[:1] == [bos]
+        return [*([int(bos)] if begins else []), *self.text_ids(text)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a response, up to its first stop token."""
         end = next((i for i, token in enumerate(ids) if token in self.stop_ids), len(ids))

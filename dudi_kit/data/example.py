@@ -1,5 +1,6 @@
 """What a row has become once it is read: the unit that all later rooms pass on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -59,3 +60,10 @@ class Example:
 
     labels: str | None = None
     """Name of the set of labels that the response is one of, where the recipe declares it."""
+
+
+def plain(turns: Sequence[Turn]) -> str:
+    """A prompt for people: the one text, or every turn with its role before it."""
+    if len(turns) == 1:
+        return turns[0].content
+    return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)

@@ -13,9 +13,13 @@ An item counts as contaminated where at least 70 % of its words lie in n-grams o
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from pydantic import TypeAdapter
+
 from dudi_kit.data.words import words
+from dudi_kit.plan.layout import write_text
 
 Source = Literal["training", "teacher", "demonstration"]
 """Rows of the corpus; texts that the teacher wrote; examples that the teacher is shown."""
@@ -27,6 +31,9 @@ SHARE = 0.7
 FRAME = 0.2
 FEWEST_SHARING = 3
 """Items that share an n-gram before it can be the frame's: two may be about the same."""
+
+FILE = "contamination.json"
+"""Its name in the folder of an evaluation."""
 
 Gram = tuple[str, ...]
 
@@ -83,6 +90,19 @@ class Contamination:
     def contaminated(self) -> int:
         """Items, over all tasks and languages."""
         return len(self.findings)
+
+
+_CONTAMINATION = TypeAdapter(Contamination)
+
+
+def save_contamination(found: Contamination, path: Path) -> None:
+    """Write all of it as JSON, or nothing."""
+    write_text(path, _CONTAMINATION.dump_json(found, indent=2).decode() + "\n")
+
+
+def load_contamination(path: Path) -> Contamination:
+    """Read what `save_contamination` wrote; ValueError where it is damaged."""
+    return _CONTAMINATION.validate_json(path.read_bytes())
 
 
 @dataclass

@@ -8,12 +8,14 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from dudi_kit.data.encode import Encoder
-from dudi_kit.data.example import Example, Turn
+from dudi_kit.data.example import Example, plain
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.evaluate.bits import bits_per_byte
 from dudi_kit.evaluate.generate import Answer, greedy
 from dudi_kit.evaluate.metrics import EXACT_METRICS, METRICS, is_correct, is_null, normalise
+from dudi_kit.evaluate.named import aggregates
 from dudi_kit.evaluate.progress import Track, silent
+from dudi_kit.evaluate.run_named import Asked, NamedData, evaluate_named
 from dudi_kit.evaluate.scores import (
     BITS,
     AnswerRow,
@@ -26,7 +28,7 @@ from dudi_kit.evaluate.scores import (
     mean_of,
     save_answers,
 )
-from dudi_kit.recipe.schema.evaluation import Metric, Task
+from dudi_kit.recipe.schema.evaluation import Task
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,17 @@ def evaluate_model(
     held_out: Sequence[Example],
     max_length: int,
     batch_size: int,
+    named: Mapping[str, NamedData] | None = None,
+    weights: str = "",
     track: Track = silent,
-    answers_to: Path | None = None,
+    folder: Path | None = None,
+    who: str = "after",
 ) -> Scores:
     """Everything that the recipe asks about one model.
 
     max_length: prompt and response of a held-out row, in tokens. Answers to tasks are bound by the model's context.
-    answers_to: where every answer is kept for people to read, one JSON object a line.
+    named: tasks from files; their answers are kept below `folder` as they come in, for the model that `weights`
+    identifies. folder: where every answer is kept for people to read, in `<who>.answers.jsonl`, one JSON object a line.
     """
     ledger = Ledger()
     scores: dict[str, TaskScores] = {}
@@ -63,8 +69,13 @@ def evaluate_model(
         scores[name] = score_task(name, data.task, rows, ledger)
         missing += _missing_languages(name, data, scores[name])
         answers += rows
-    if answers_to is not None:
-        save_answers(answers, answers_to)
+    if named:
+        assert folder is not None, "answers to named tasks are kept as they come in"
+        asked = Asked(model, encoder, context, batch_size, folder / "answers" / who, weights)
+        outcome = evaluate_named(named, asked, track=track, ledger=ledger)
+        scores, missing, answers = scores | outcome.tasks, missing + outcome.missing, answers + outcome.answers
+    if folder is not None:
+        save_answers(answers, folder / f"{who}.answers.jsonl")
     with track(BITS, len(held_out)) as advance:
         measured = bits_per_byte(
             model, encoder, held_out, max_length=max_length, batch_size=batch_size, ledger=ledger, progress=advance
@@ -72,7 +83,7 @@ def evaluate_model(
     missing += _missing_bits(measured, held_out, tasks)
     bits = {language: result for language, result in measured.items() if math.isfinite(result.nats)}
     mean = mean_of({language: result.value for language, result in bits.items()})
-    return Scores(scores, bits, mean, missing, ledger.as_json())
+    return Scores(scores, bits, mean, missing, aggregates(scores), ledger.as_json())
 
 
 def score_task(name: str, task: Task, rows: Sequence[AnswerRow], ledger: Ledger) -> TaskScores:
@@ -130,24 +141,18 @@ def _row(name: str, example: Example, answer: Answer, labels: set[str] | None, e
         task=name,
         language=example.language,
         id=str(example.origin),
-        prompt=_plain(example.prompt),
+        prompt=plain(example.prompt),
         reference=example.response,
         answer=answer.text,
-        correct=is_correct(answer.text, example.response) if exact else None,
+        correct=(correct := is_correct(answer.text, example.response)) if exact else None,
+        value=100.0 * correct if exact else None,
         null=None if labels is None else is_null(answer.text, labels),
         truncated=answer.truncated,
         tokens=answer.token_count,
     )
 
 
-def _plain(turns: Sequence[Turn]) -> str:
-    """A prompt for people: the one text, or every turn with its role before it."""
-    if len(turns) == 1:
-        return turns[0].content
-    return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
-
-
-def _means(metrics: Iterable[Metric], languages: Mapping[str, LanguageScores]) -> dict[Metric, Mean]:
+def _means(metrics: Iterable[str], languages: Mapping[str, LanguageScores]) -> dict[str, Mean]:
     means = {
         metric: mean_of({language: scores.metrics[metric].value for language, scores in languages.items()})
         for metric in metrics

@@ -14,8 +14,10 @@ from pydantic import TypeAdapter, ValidationError, computed_field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from dudi_kit.errors import RunDirectoryError
+from dudi_kit.evaluate.seahelm.aggregate import Aggregates
+from dudi_kit.evaluate.seahelm.weak import Weak
 from dudi_kit.plan.layout import write_text
-from dudi_kit.recipe.schema.evaluation import Metric
+from dudi_kit.recipe.schema.task import Competency, TaskMetric
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,32 @@ class MetricScore:
 
 
 @dataclass(frozen=True)
+class RightAnswer:
+    """How likely the model finds the right answers, whatever it says: a student that can't answer yet may know."""
+
+    nats: float
+    """−log p, summed over the answers."""
+
+    answers: int
+    bytes: int
+    """UTF-8 bytes of the answers."""
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Comparable between models on the same rows, as for the held-out text."""
+        return self.nats / math.log(2) / self.bytes
+
+
+@dataclass(frozen=True)
 class LanguageScores:
     """A task in one language."""
 
     rows: int
     """Rows that were answered."""
 
-    metrics: dict[Metric, MetricScore]
+    metrics: dict[str, MetricScore]
     null: int | None
-    """Answers that are none of the task's labels; None where the task has no labels."""
+    """Answers that are none of the task's labels, or hold no answer; None where a task of the recipe has no labels."""
 
     truncated: int
     """Answers cut at `max_new_tokens`."""
@@ -50,6 +69,28 @@ class LanguageScores:
 
     too_long: int = 0
     """Rows not answered because prompt and answer would not fit into the model's context."""
+
+    figures: dict[str, float] = field(default_factory=dict)
+    """Whatever else was measured, under SEA-HELM's names."""
+
+    items_mean: float | None = None
+    """Plain mean of what the rows are worth, in percent."""
+
+    right_answer: RightAnswer | None = None
+    weak: Weak | None = None
+    """What a floor at 0 hides."""
+
+    choices: int | None = None
+    """Labels of the full set: guessing is right once in so many."""
+
+    of_rows: int | None = None
+    """Rows of the full set, of which a limit draws some."""
+
+    seconds: float | None = None
+    """That answering took; what was answered before an interruption does not count."""
+
+    source: str = ""
+    """Where the rows came from, and whose prompts these are."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +103,32 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class TaskFacts:
+    """What a named task is and how it was asked."""
+
+    task: str
+    """Its name, which several entries of a recipe may share."""
+
+    competency: Competency
+    group: str | None
+    metric: TaskMetric
+    """What its score is made with."""
+
+    mode: str
+    scoring: str
+    shots: int
+    seahelm: str | None
+    """The task's name in SEA-HELM."""
+
+
+@dataclass(frozen=True)
 class TaskScores:
     """A task in all its languages."""
 
     languages: dict[str, LanguageScores]
-    mean: dict[Metric, Mean]
+    mean: dict[str, Mean]
+    about: TaskFacts | None = None
+    """Of a named task."""
 
 
 @checked_dataclass(frozen=True)
@@ -108,6 +170,9 @@ class Scores:
     bits_per_byte: dict[str, BitsPerByte]
     bits_per_byte_mean: Mean | None
     missing: list[Missing]
+    aggregates: list[Aggregates] = field(default_factory=list)
+    """Means of the named tasks by competency and language, in each of SEA-HELM's two ways."""
+
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)
     """The ledger of this evaluation: {event: {language: rows}}."""
 
@@ -124,6 +189,8 @@ class AnswerRow:
     prompt: str
     reference: str
     answer: str
+    """As it was said; what was read out of it is `parsed`."""
+
     correct: bool | None
     """Whether answer and reference agree after normalisation; None where the task has no metric that asks for it."""
 
@@ -131,6 +198,15 @@ class AnswerRow:
     truncated: bool
     tokens: int
     """Tokens of the answer, the end of turn not counted."""
+
+    value: float | None = None
+    """What the item adds to the task's score, from 0 to 100; None where a row has no value of its own."""
+
+    stratum: str | None = None
+    """The class that the item counts in, where the score is a mean over classes."""
+
+    parsed: str | None = None
+    """What was read out of the answer, where that is something else; None also where nothing was found."""
 
 
 T = TypeVar("T")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dudi_kit.data.formats import tidy
@@ -15,9 +14,8 @@ from dudi_kit.evaluate.seahelm_prompts import seahelm_frame
 from dudi_kit.evaluate.subset import interleaved, stratified
 from dudi_kit.evaluate.task_sources import Homes, Table, first_there
 from dudi_kit.recipe.diagnostics import listed
-from dudi_kit.recipe.schema.evaluation import Evaluation, NamedTask
 from dudi_kit.recipe.schema.task import BuiltinRequests, LocalClasses, Mode, TaskFile, TaskSource
-from dudi_kit.recipe.task_files import folded, load_task, task_path
+from dudi_kit.recipe.task_files import folded
 
 LABEL = "label"
 """Column name of the right answer."""
@@ -96,24 +94,6 @@ class LanguageRows:
 
     shown: tuple[str, ...]
     """Ids of the worked examples."""
-
-
-def named_rows(evaluation: Evaluation, ledger: Ledger) -> dict[str, dict[str, LanguageRows]]:
-    """Name in the recipe → language → rows, for the tasks that a recipe names by their file. DataError as `load_rows`.
-
-    evaluation: of a checked recipe, so that its task files can be read.
-    """
-    found: dict[str, dict[str, LanguageRows]] = {}
-    for name, use in evaluation.tasks.items():
-        if isinstance(use, NamedTask):
-            wishes = Wishes(use.mode, use.shots, use.limit, evaluation.seed)
-            homes = Homes(_folder(evaluation.data_home), _folder(evaluation.seahelm_home), task_path(use.task).parent)
-            found[name] = load_rows(load_task(use.task), use.languages, wishes, homes, ledger)
-    return found
-
-
-def _folder(path: str | None) -> Path | None:
-    return None if path is None else Path(path)
 
 
 def load_rows(

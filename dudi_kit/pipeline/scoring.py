@@ -1,28 +1,26 @@
 """The scores of a trained run: of its teacher, and of the student before and after."""
 
-import shutil
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 from dudi_kit.console import err, notice, out
 from dudi_kit.data.ledger import Ledger
-from dudi_kit.data.load import load_examples
 from dudi_kit.errors import RunDirectoryError
+from dudi_kit.evaluate.contamination import FILE as CONTAMINATION
+from dudi_kit.evaluate.contamination import save_contamination
 from dudi_kit.evaluate.progress import rich_track
-from dudi_kit.evaluate.run import TaskData, evaluate_model
-from dudi_kit.evaluate.scores import Missing, Scores, load_scores, save_scores
-from dudi_kit.evaluate.task_rows import named_rows
+from dudi_kit.evaluate.run import evaluate_model
+from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
 from dudi_kit.models.loading import best_device, freeze, load_model
+from dudi_kit.pipeline.benchmarks import EvaluationData, evaluation_data
+from dudi_kit.pipeline.contamination import check_contamination
 from dudi_kit.plan.chain import Stage
 from dudi_kit.plan.claim import differences
+from dudi_kit.plan.fingerprint import digest
 from dudi_kit.plan.layout import read_lock, write_json, write_text
 from dudi_kit.plan.models import encoder_of, trained
 from dudi_kit.plan.schema import ModelSource, Plan, read_plan
 from dudi_kit.recipe.publish import resolved_json
-from dudi_kit.recipe.schema import Recipe
-from dudi_kit.recipe.schema.data import Dataset
-from dudi_kit.recipe.schema.evaluation import Subject, Task
+from dudi_kit.recipe.schema.evaluation import Subject
 from dudi_kit.report.terminal import scores_table
 
 NOBODY: dict[Subject, str] = {
@@ -48,32 +46,39 @@ def require_trained(stage: Stage) -> None:
         )
 
 
-def score_models(stage: Stage) -> None:
-    """Score every model that the recipe asks for, and say which could not be."""
+def score_models(stage: Stage, *, fail_on_contamination: bool = False) -> None:
+    """Score every model that the recipe asks for, and say which could not be.
+
+    DataError where the training text holds evaluation items, if that is to fail.
+    """
     planned = read_plan(stage.run)
     ledger = Ledger()
-    tasks, held_out = evaluation_data(stage.recipe, ledger)
-    unscored = _unscored(stage.recipe, ledger)
-    # Scores of other tasks or models must not stand beside the new ones, not even if this is interrupted.
-    shutil.rmtree(stage.run.evaluation, ignore_errors=True)
+    data = evaluation_data(stage.recipe, ledger)
+    _forget_scores(stage.run.evaluation)
     write_text(stage.run.resolved, resolved_json(stage.recipe))
-    if not tasks and not held_out:
+    if not any(data):
         notice("nothing to evaluate: the recipe has neither evaluation.tasks nor data.held_out")
         return
+    overlap = check_contamination(stage, data, fail=fail_on_contamination)
     for who, source in _subjects(stage, planned).items():
         if source is None:
             notice(f"evaluation: nothing to score as '{who}': {NOBODY[who]}")
             continue
         notice(f"evaluating {who}: {source.path}")
-        scores = _score(source, who, stage, tasks, held_out)
-        scores = replace(scores, missing=[*scores.missing, *unscored])
+        scores = _score(source, who, stage, data)
         save_scores(scores, stage.run.evaluation / f"{who}.json")
+    save_contamination(overlap, stage.run.evaluation / CONTAMINATION)
     write_json(stage.run.evaluation / "ledger.json", ledger.as_json())
 
 
-def _score(
-    source: ModelSource, who: Subject, stage: Stage, tasks: Mapping[str, TaskData], held_out: list[Any]
-) -> Scores:
+def _forget_scores(folder: Path) -> None:
+    """Scores of other tasks or models must not stand beside the new ones, not even if this is interrupted. Answers to
+    named tasks are kept: they are known by their model and prompt."""
+    for old in folder.glob("*.json*"):
+        old.unlink()
+
+
+def _score(source: ModelSource, who: Subject, stage: Stage, data: EvaluationData) -> Scores:
     role = "teacher" if who == "teacher" else "student"
     model = load_model(
         source.path,
@@ -87,13 +92,24 @@ def _score(
     return evaluate_model(
         freeze(model),
         encoder_of(source, who=role),
-        tasks=tasks,
-        held_out=held_out,
+        tasks=data.tasks,
+        held_out=data.held_out,
+        named=data.named,
+        weights=_weights(source),
         max_length=stage.recipe.data.max_length,
         batch_size=stage.recipe.evaluation.batch_size,
         track=rich_track(err),
-        answers_to=stage.run.evaluation / f"{who}.answers.jsonl",
+        folder=stage.run.evaluation,
+        who=who,
     )
+
+
+def _weights(source: ModelSource) -> str:
+    """Identifies the weights of a model: where they come from and, of a folder, what its files are."""
+    folder = Path(source.path)
+    files = sorted(folder.glob("*")) if folder.is_dir() else []
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    return digest([source.model_dump(), states])
 
 
 def _subjects(stage: Stage, planned: Plan) -> dict[Subject, ModelSource | None]:
@@ -104,30 +120,6 @@ def _subjects(stage: Stage, planned: Plan) -> dict[Subject, ModelSource | None]:
         "after": trained(stage.run, "fp32"),
     }
     return {who: sources[who] for who in stage.recipe.evaluation.models}
-
-
-def evaluation_data(recipe: Recipe, ledger: Ledger) -> tuple[dict[str, TaskData], list[Any]]:
-    """The rows of every task, and the held-out rows."""
-    tasks = {
-        name: TaskData(task, _examples(recipe, {name: task.data}, ledger))
-        for name, task in recipe.evaluation.tasks.items()
-        if isinstance(task, Task)
-    }
-    return tasks, _examples(recipe, recipe.data.held_out, ledger)
-
-
-def _unscored(recipe: Recipe, ledger: Ledger) -> list[Missing]:
-    """Tasks that the recipe names by their file: their rows are read, and nothing scores them yet."""
-    named = named_rows(recipe.evaluation, ledger)
-    return [Missing(name, code, "tasks of a file are not scored yet") for name, rows in named.items() for code in rows]
-
-
-def _examples(recipe: Recipe, datasets: Mapping[str, Dataset], ledger: Ledger) -> list[Any]:
-    read = (
-        load_examples(name, dataset, on_bad_row=recipe.data.on_bad_row, ledger=ledger)
-        for name, dataset in datasets.items()
-    )
-    return [example for examples in read for example in examples]
 
 
 def show_scores(stage: Stage) -> None:

@@ -13,9 +13,11 @@ from dudi_kit.console import err, notice, say
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.errors import DataError, ModelError, RecipeError, WorkerFailed
 from dudi_kit.pipeline.answers import asked_of, keep_asked, settled
+from dudi_kit.pipeline.benchmarks import evaluation_data
+from dudi_kit.pipeline.contamination import check_contamination
 from dudi_kit.pipeline.legs import leg
 from dudi_kit.pipeline.lock import pins_of, require_untouched
-from dudi_kit.pipeline.scoring import evaluation_data, require_trained, score_models, show_scores
+from dudi_kit.pipeline.scoring import require_trained, score_models, show_scores
 from dudi_kit.pipeline.show_plan import emitted, require_fit, show_plan, warn_of_misfit
 from dudi_kit.plan.arithmetic import split_batch
 from dudi_kit.plan.build import build_plan
@@ -42,6 +44,7 @@ def run(
     overwrite: bool,
     lock: Path | None,
     confirm: Callable[[], None] | None = None,
+    fail_on_contamination: bool = False,
 ) -> None:
     """All of it.
 
@@ -49,9 +52,9 @@ def run(
     trained; it raises to stop.
     """
     stage = _chain(recipe, output, lock)
-    _train_chain(stage, Settings(processes, resume, overwrite), confirm)
+    _train_chain(stage, Settings(processes, resume, overwrite), confirm, fail_on_contamination=fail_on_contamination)
     _keep(lock, stage)
-    score_models(stage)
+    score_models(stage, fail_on_contamination=fail_on_contamination)
     _report(stage)
 
 
@@ -72,11 +75,13 @@ def train(
     say(f"trained: {stage.run.final}")
 
 
-def evaluate(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) -> None:
+def evaluate(
+    recipe: LoadedRecipe, *, output: Path | None, lock: Path | None, fail_on_contamination: bool = False
+) -> None:
     """Scores of a trained student, its teacher and its cold start."""
     stage = _chain(recipe, output, lock)
     require_trained(stage)
-    score_models(stage)
+    score_models(stage, fail_on_contamination=fail_on_contamination)
     show_scores(stage)
 
 
@@ -166,7 +171,13 @@ def _keep(lock: Path | None, stage: Stage) -> None:
         write_text(stage.run.frozen, lock.read_text(encoding="utf-8"))
 
 
-def _train_chain(stage: Stage, settings: Settings, confirm: Callable[[], None] | None = None) -> None:
+def _train_chain(
+    stage: Stage,
+    settings: Settings,
+    confirm: Callable[[], None] | None = None,
+    *,
+    fail_on_contamination: bool = False,
+) -> None:
     """Build what is missing, in order; the last one is the recipe itself.
 
     All is planned before anything is trained: a fault of the student's data is told before its teacher takes hours.
@@ -183,7 +194,9 @@ def _train_chain(stage: Stage, settings: Settings, confirm: Callable[[], None] |
                 choices.append((needed, settings if needed is stage else unasked))
         for needed, chosen in choices:
             _check(needed, chosen)
-        evaluation_data(stage.recipe, Ledger())  # read once now: a typo there must not cost a training
+        asked = evaluation_data(stage.recipe, Ledger())  # read once now: a typo there must not cost a training
+        if fail_on_contamination:
+            check_contamination(stage, asked, fail=True)
         with ExitStack() as undo:
             ready = []
             for needed, chosen in choices:

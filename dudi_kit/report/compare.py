@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dudi_kit.evaluate.scores import BITS, MetricScore, Scores, mean_of
-from dudi_kit.recipe.schema.evaluation import Metric, Subject
+from dudi_kit.recipe.schema.evaluation import Subject
 
 MEAN = "mean"
 
@@ -84,7 +84,7 @@ def number(value: float | None, digits: int, *, signed: bool = False) -> str:
     return f"{rounded:{'+' if signed and rounded else ''}.{digits}f}".replace("-", "−")
 
 
-def _compare_metric(scores: Mapping[Subject, Scores], task: str, metric: Metric, remarks: list[str]) -> Comparison:
+def _compare_metric(scores: Mapping[Subject, Scores], task: str, metric: str, remarks: list[str]) -> Comparison:
     cells: Cells = {}
     for subject, model in scores.items():
         for language, row in model.tasks[task].languages.items() if task in model.tasks else ():

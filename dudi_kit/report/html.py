@@ -9,8 +9,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from dudi_kit.evaluate.scores import BITS
+from dudi_kit.report.benchmarks import competency_cells, coverage_names, language_means, weak_rows
 from dudi_kit.report.compare import compare, number, without_table
 from dudi_kit.report.facts import headline
+from dudi_kit.report.maps import competency_map, language_radar
 from dudi_kit.report.plots import language_curves, loss_curves, measure_curves, score_bars, transfer_curves
 from dudi_kit.report.pruning import HEADS, LEGEND, kept, pruned_rows
 from dudi_kit.report.read import SUBJECTS, RunFiles, keys_at
@@ -21,6 +23,9 @@ from dudi_kit.report.transfer import coverage, label_mass, transfer_tables
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_PICTURES = 6
 """Tables of scores beside which bars are drawn; the others are tables only, so that the page stays light."""
+
+MOST_FINDINGS = 10
+"""Contaminated items that the page names; all are in evaluation/contamination.json."""
 
 LONGEST_FILE = 60_000
 """Characters of a recipe or plan that the page shows."""
@@ -54,6 +59,8 @@ def _context(run: RunFiles) -> dict[str, Any]:
             for i, table in enumerate(table for table in comparisons if table.task != BITS)
         ],
         "most_pictures": MOST_PICTURES,
+        "named": _named(run),
+        "contamination": _contamination(run),
         "bits": [(table, _svg(score_bars(table))) for table in comparisons if table.task == BITS],
         "curves": _svg(loss_curves(run.steps)),
         "measures": _svg(measure_curves(run.steps)),
@@ -80,6 +87,40 @@ def _pruning(run: RunFiles) -> dict[str, Any] | None:
     if planned is None:
         return None
     return {"kept": kept(planned), "heads": HEADS, "legend": LEGEND, "rows": pruned_rows(planned), "planned": planned}
+
+
+def _named(run: RunFiles) -> dict[str, Any] | None:
+    """The named tasks; None where there is none."""
+    means = language_means(run.scores)
+    if not means:
+        return None
+    maps = [
+        (subject, _svg(competency_map(competency_cells(run.scores[subject], run.answers.get(subject, [])))))
+        for subject in means
+    ]
+    return {
+        "covers": coverage_names(run.scores),
+        "radar": _svg(language_radar(means)),
+        "maps": [(subject, picture) for subject, picture in maps if picture is not None],
+        "weak": [(subject, weak_rows(run.scores[subject])) for subject in means],
+    }
+
+
+def _contamination(run: RunFiles) -> dict[str, Any] | None:
+    found = run.contamination
+    if found is None:
+        return None
+    rows = [
+        {
+            "task": task,
+            "language": language,
+            "overlap": overlap,
+            "sources": ", ".join(f"{source} {count:,}" for source, count in overlap.by_source.items()),
+        }
+        for task, languages in found.overlaps.items()
+        for language, overlap in languages.items()
+    ]
+    return {"rows": rows, "worst": found.findings[:MOST_FINDINGS]}
 
 
 def whole_ledger(run: RunFiles) -> dict[str, dict[str, int]]:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from dudi_kit.errors import RunDirectoryError
+from dudi_kit.evaluate.contamination import FILE, Contamination, load_contamination
 from dudi_kit.evaluate.scores import AnswerRow, Scores, load_answers, load_scores
 from dudi_kit.plan.schema import PlannedPruning
 from dudi_kit.recipe.schema.evaluation import Subject
@@ -27,6 +28,7 @@ SUBJECTS: tuple[Subject, ...] = ("teacher", "before", "after")
 
 ROLLOUTS = "logs/rollouts.jsonl"
 TEXTS = ("language", "prompt", "reference", "sample")
+CONTAMINATION = f"evaluation/{FILE}"
 
 T = TypeVar("T")
 
@@ -45,6 +47,9 @@ class RunFiles:
     """{event: {language: rows}}; empty where nothing happened to any row, None where that is not known."""
 
     evaluation_ledger: dict[str, dict[str, int]] = field(default_factory=dict)
+    contamination: Contamination | None = None
+    """None where nothing was looked for."""
+
     steps: list[dict[str, Any]] = field(default_factory=list)
     """Lines of metrics.jsonl, in the order of their steps."""
 
@@ -80,6 +85,8 @@ def read_run(folder: Path) -> RunFiles:
     run.environment = _read(run, "env.json", "machine and versions", _mapping) or {}
     run.ledger = _read(run, "ledger.json", "dropped and cut rows", _ledger)
     run.evaluation_ledger = _read(run, "evaluation/ledger.json", "dropped rows of tasks", _ledger) or {}
+    if (folder / CONTAMINATION).is_file():
+        run.contamination = _read(run, CONTAMINATION, "overlap with the training text", load_contamination)
     run.steps = _read(run, "metrics.jsonl", "loss curves", lambda path: _read_steps(path, run.notes)) or []
     if (folder / ROLLOUTS).is_file():  # a run without samples has none
         run.rollouts = _read(run, ROLLOUTS, "the student's samples", lambda path: _read_rollouts(path, run.notes)) or []

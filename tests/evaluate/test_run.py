@@ -77,7 +77,7 @@ def test_nothing_to_evaluate_is_no_score(model, encoder):
 def test_answers_are_kept_for_people_in_the_order_of_the_rows(model, encoder, examples, tmp_path):
     tasks = {"copy": TaskData(task(), examples), "translate": TaskData(task(metrics=["chrf"]), examples[:1])}
     path = tmp_path / "evaluation" / "before.answers.jsonl"
-    evaluate(model, encoder, tasks, answers_to=path)
+    evaluate(model, encoder, tasks, folder=path.parent, who="before")
     rows = load_answers(path)
     assert [row.id for row in rows] == [str(e.origin) for e in [*examples, examples[0]]]
     assert rows[0].prompt == examples[0].prompt[0].content

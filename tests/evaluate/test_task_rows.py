@@ -12,9 +12,8 @@ from dudi_kit.errors import DataError
 from dudi_kit.evaluate.prompts import Prompt, ask, fill, own_frame
 from dudi_kit.evaluate.seahelm.metrics import METRICS
 from dudi_kit.evaluate.seahelm.parsing import check_labels, check_tag, label_reader, line_reader
-from dudi_kit.evaluate.task_rows import LanguageRows, Wishes, load_rows, named_rows, reach
+from dudi_kit.evaluate.task_rows import LanguageRows, Wishes, load_rows, reach
 from dudi_kit.evaluate.task_sources import Homes
-from dudi_kit.recipe.schema.evaluation import Evaluation, NamedTask
 from dudi_kit.recipe.schema.task import Mode, TaskFile
 from dudi_kit.recipe.task_files import load_task, shipped
 
@@ -240,12 +239,3 @@ def test_reaching_into_a_row() -> None:
     assert (reach(row, "a.0.b"), reach(row, "c.d")) == ("x", "y")
     with pytest.raises(Exception, match="'1' is not in list"):
         reach(row, "a.1.b")
-
-
-def test_a_recipe_names_a_task_and_its_wishes_are_kept() -> None:
-    use = NamedTask(task="instructions", languages=["th", "my"], limit=5, mode="base")
-    found = named_rows(Evaluation(tasks={"obey": use}, seed=3), Ledger())
-    assert list(found["obey"]) == ["th", "my"]
-    thai = found["obey"]["th"]
-    assert (len(thai.rows), thai.whole, thai.labels, thai.tag) == (5, 24, (), "")
-    assert all(isinstance(row.prompt, str) and row.checks and not row.references for row in thai.rows)

@@ -50,7 +50,11 @@ def scores_of(who: str, languages: list[str]) -> Scores:
     }
     mean = mean_of({language: result.value for language, result in bits.items()})
     return Scores(
-        tasks, bits, mean, [Missing("topic", "su", "no rows")], {"held-out row longer than 128 tokens": {"my": 3}}
+        tasks,
+        bits,
+        mean,
+        [Missing("topic", "su", "no rows")],
+        left_out={"held-out row longer than 128 tokens": {"my": 3}},
     )
 
 

@@ -204,6 +204,10 @@ METRICS: dict[str, TaskMetric] = {
 """Name → metric. All values are in percent and higher is better."""
 
 
+MEANS_OF_ITEMS: frozenset[str] = frozenset({"balanced_accuracy", "token_f1", "rouge_l", "strict_pass"})
+"""Metrics that are a mean of what their rows are worth; chrF++ is not, and has no interval."""
+
+
 def _lines(rows: Rows) -> list[str]:
     read = line_reader(rows.tag)
     return [read(response) for response in rows.responses]

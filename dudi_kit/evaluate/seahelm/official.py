@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from dudi_kit.recipe.schema import task as kit
+
 Competency = Literal[
     "nlu",
     "nlr",
@@ -15,6 +17,17 @@ Competency = Literal[
     "safety",
     "knowledge",
 ]
+
+OF_COMPETENCY: dict[kit.Competency, Competency] = {
+    "understanding": "nlu",
+    "reasoning": "nlr",
+    "generation": "nlg",
+    "instruction_following": "instruction-following",
+    "safety": "safety",
+    "knowledge": "knowledge",
+    "culture": "cultural",
+}
+"""Our competencies → SEA-HELM's."""
 
 SEA_LANGUAGES = ("id", "vi", "th", "ta", "tl", "ms", "my")
 """The leaderboard's SEA mean goes over these."""

@@ -1,0 +1,75 @@
+"""How likely a model finds given answers: to choose among labels, and to see a weak student learn before it can answer.
+
+The subtleties:
+- An answer is tokenised apart from its prompt, as a response is in training; the end of turn does not count, so that a
+  model is not asked whether it would stop.
+- Answers of one question differ in length. The choice goes by the whole answer's log-probability (lm-eval's `acc`);
+  by bytes, it would go by how predictable each letter is (`acc_norm`).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from dudi_kit.data.batches import join
+from dudi_kit.evaluate.progress import Advance
+from dudi_kit.models.reading import frozen_response_logits
+
+
+class Question(NamedTuple):
+    """A prompt and what could be answered to it, as token ids."""
+
+    prompt: list[int]
+    answers: list[list[int]]
+
+
+def answer_nats(
+    model: PreTrainedModel,
+    questions: Sequence[Question],
+    *,
+    pad_id: int,
+    batch_size: int,
+    progress: Advance | None = None,
+) -> list[list[float]]:
+    """−log p(answer | prompt) of every answer of every question, in their order.
+
+    Batches of like length, the longest first. progress: called with the number of answers that were read.
+    """
+    asked = [(q, a) for q, question in enumerate(questions) for a in range(len(question.answers))]
+    asked.sort(key=lambda at: -len(questions[at[0]].prompt) - len(questions[at[0]].answers[at[1]]))
+    nats = [[math.nan] * len(question.answers) for question in questions]
+    for start in range(0, len(asked), batch_size):
+        some = asked[start : start + batch_size]
+        inputs = [(questions[q].prompt, questions[q].answers[a]) for q, a in some]
+        for (q, a), value in zip(some, _batch_nats(model, inputs, pad_id), strict=True):
+            nats[q][a] = value
+        if progress is not None:
+            progress(len(some))
+    return nats
+
+
+@torch.inference_mode()
+def _batch_nats(model: PreTrainedModel, inputs: Sequence[tuple[list[int], list[int]]], pad_id: int) -> list[float]:
+    """One row at a time after the model's pass: [R, V] in fp32 is held once."""
+    prompts, answers = zip(*inputs, strict=True)
+    batch = join(prompts, answers, pad_id=pad_id).to(model.device)
+    logits_BRV = frozen_response_logits(model, batch)
+    return [
+        float(functional.cross_entropy(logits_RV[mask_R].float(), ids_R[mask_R], reduction="sum"))
+        for logits_RV, ids_R, mask_R in zip(logits_BRV, batch.response_ids_BR, batch.response_mask_BR, strict=True)
+    ]
+
+
+def likeliest(nats: Sequence[float]) -> int | None:
+    """Index of the answer with the highest probability; None where a number is missing, or the first two are equal.
+
+    A model that finds all answers the same has chosen none.
+    """
+    if not nats or not all(map(math.isfinite, nats)):
+        return None
+    ordered = sorted(nats)
+    return None if len(ordered) > 1 and ordered[0] == ordered[1] else nats.index(ordered[0])

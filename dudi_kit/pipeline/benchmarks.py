@@ -1,0 +1,86 @@
+"""All that a recipe's evaluation asks: rows of its own, the rows of named tasks, and what has none."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from dudi_kit.console import notice
+from dudi_kit.data.example import Example
+from dudi_kit.data.ledger import Ledger
+from dudi_kit.data.load import load_examples
+from dudi_kit.errors import DataError, EnvironmentLack
+from dudi_kit.evaluate.run import TaskData
+from dudi_kit.evaluate.run_named import NamedData
+from dudi_kit.evaluate.task_rows import LanguageRows, Wishes, load_rows
+from dudi_kit.evaluate.task_sources import Homes
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.data import Dataset
+from dudi_kit.recipe.schema.evaluation import Evaluation, NamedTask, Task
+from dudi_kit.recipe.task_files import load_task, task_path
+
+
+class EvaluationData(NamedTuple):
+    """All that is asked in an evaluation; empty parts are false."""
+
+    tasks: dict[str, TaskData]
+    named: dict[str, NamedData]
+    held_out: list[Example]
+
+
+def evaluation_data(recipe: Recipe, ledger: Ledger) -> EvaluationData:
+    """The rows of every task, and the held-out rows."""
+    tasks = {
+        name: TaskData(task, _examples(recipe, {name: task.data}, ledger))
+        for name, task in recipe.evaluation.tasks.items()
+        if isinstance(task, Task)
+    }
+    named = named_data(recipe.evaluation, ledger)
+    return EvaluationData(tasks, named, _examples(recipe, recipe.data.held_out, ledger))
+
+
+def _examples(recipe: Recipe, datasets: Mapping[str, Dataset], ledger: Ledger) -> list[Example]:
+    read = (
+        load_examples(name, dataset, on_bad_row=recipe.data.on_bad_row, ledger=ledger)
+        for name, dataset in datasets.items()
+    )
+    return [example for examples in read for example in examples]
+
+
+def named_data(evaluation: Evaluation, ledger: Ledger) -> dict[str, NamedData]:
+    """The rows of every named task, read once for all models.
+
+    A language without data is said and listed as missing: the others are scored. DataError: a task has no data at all.
+    """
+    found = {
+        name: _read(entry, evaluation, ledger)
+        for name, entry in evaluation.tasks.items()
+        if isinstance(entry, NamedTask)
+    }
+    for name, data in found.items():
+        for language, reason in data.missing.items():
+            notice(f"evaluation: {name} is not scored in {language}: {reason}")
+        if not data.rows:
+            raise DataError(f"evaluation.tasks.{name}: no language has rows. {next(iter(data.missing.values()))}")
+    return found
+
+
+def _read(entry: NamedTask, evaluation: Evaluation, ledger: Ledger) -> NamedData:
+    task = load_task(entry.task)
+    homes = replace(_homes(evaluation), task=task_path(entry.task).parent)
+    wishes = Wishes(entry.mode, entry.shots, entry.limit, evaluation.seed)
+    rows: dict[str, LanguageRows] = {}
+    missing: dict[str, str] = {}
+    for language in entry.languages or task.languages:
+        try:
+            rows |= load_rows(task, [language], wishes, homes, ledger)
+        except (DataError, EnvironmentLack) as error:
+            missing[language] = str(error)
+    return NamedData(task, entry, rows, missing)
+
+
+def _homes(evaluation: Evaluation) -> Homes:
+    return Homes(
+        data=Path(evaluation.data_home) if evaluation.data_home else None,
+        seahelm=Path(evaluation.seahelm_home) if evaluation.seahelm_home else None,
+    )
