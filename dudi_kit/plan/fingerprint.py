@@ -31,6 +31,7 @@ WATCHING = (
     ("training", "checkpoint_every"),
     ("training", "keep_checkpoints"),
     ("training", "log_every"),
+    ("training", "gradient_norms_every"),
     ("rollouts", "prompts_at_once"),
     ("rollouts", "log_samples"),
     ("rollouts", "engine", "url"),

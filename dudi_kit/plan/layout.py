@@ -96,10 +96,19 @@ class RunDir:
         """A log for each process."""
         return self.path / "logs"
 
+    def failure(self, step: int, rank: int) -> Path:
+        """Rows of one process in the step whose loss or gradient was no number."""
+        return self.path / "failures" / f"step-{step}.rank-{rank}.jsonl"
+
     @property
     def metrics(self) -> Path:
         """One JSON line for each logged step."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def trackers(self) -> Path:
+        """The run's name with services that show metrics."""
+        return self.path / "trackers.json"
 
     @property
     def checkpoints(self) -> Path:

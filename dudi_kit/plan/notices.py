@@ -7,6 +7,7 @@ from typing import Any
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.plan.engine import engine_stage
 from dudi_kit.plan.fingerprint import is_path
+from dudi_kit.plan.trackers import tracker_notices
 from dudi_kit.recipe.derive import drawn_as_compared
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.signals import ReverseKL
@@ -34,7 +35,14 @@ def notices_of(recipe: Recipe, vocabulary: JointVocabulary | None, ledger: Ledge
     mapping = [vocabulary.reason] if vocabulary else []
     spans = [SPANS_OF_SAMPLES] if vocabulary and _samples_are_no_estimate(recipe, vocabulary) else []
     idle = [f"dataset {name}: not read, its weight is 0" for name, d in recipe.data.train.items() if d.weight == 0]
-    return [*mapping, *spans, *([stage] if runs != asked else []), *idle, *ledger.lines()]
+    return [
+        *mapping,
+        *spans,
+        *([stage] if runs != asked else []),
+        *idle,
+        *ledger.lines(),
+        *tracker_notices(recipe.output.trackers),
+    ]
 
 
 def _samples_are_no_estimate(recipe: Recipe, vocabulary: JointVocabulary) -> bool:

@@ -52,6 +52,7 @@ CODES: dict[str, Kind] = {
     "bad-placeholder": Kind("A template that shows what is not there", "Take one of the fields that are offered."),
     "missing-placeholder": Kind("A template that does not show a field", "Put the field into it."),
     "foreign-server": Kind("A server on another machine", "Name it on the command line instead."),
+    "sends": Kind("Metrics that a recipe by reference would send", "Name the project or Space on the command line."),
     # Fields together
     "duplicate": Kind("The same thing twice", "Keep one."),
     "exclusive": Kind("Keys that exclude each other", "Remove one of them."),

@@ -23,6 +23,10 @@ REASON = "a recipe by reference reads only what lies below its own folder, and t
 NVME_PATH: Path = ("deepspeed", "offload", "nvme_path")
 NVME_HINT = "say the folder yourself: --deepspeed.offload.nvme_path=…"
 PLACEHOLDER = "{language}"
+TRACKERS: Path = ("output", "trackers")
+SENDING = {"wandb": "project", "trackio": "space"}
+"""Trackers that may send metrics to others, and the key by which a user says where."""
+
 MODELS = frozenset({"model", "tokenizer", "from"})
 """Last keys of the places that may name a folder with a model or a tokenizer."""
 
@@ -64,6 +68,33 @@ def foreign_servers(tree: Node) -> list[Finding]:
     message = f"{node.value!r} is not on this machine, and would be sent the training prompts"
     hint = f"name it on the command line, where the words are yours: --{'.'.join(map(str, SERVER))}={node.value}"
     return [node.place.finding(Problem(SERVER, "foreign-server", message, hint))]
+
+
+def hush(tree: Node) -> list[Finding]:
+    """Turn off, with a warning, the trackers through which somebody else's recipe would send metrics.
+
+    A key that the user gives on the command line turns a tracker on.
+    """
+    trackers = tree.at(TRACKERS)
+    if trackers is None or not isinstance(trackers.value, dict):
+        return []
+    findings = []
+    for name, key in SENDING.items():
+        tracker = trackers.value.get(name)
+        if tracker is None or not _sends(name, tracker) or _is_users(tracker.child(key) or tracker):
+            continue
+        message = f"a recipe by reference sends no metrics: {name} is off"
+        hint = f"--{'.'.join(map(str, TRACKERS))}.{name}.{key}=… turns it on"
+        findings.append(tree.locate(Problem((*TRACKERS, name), "sends", message, hint, "warning")))
+        del trackers.value[name]
+    return findings
+
+
+def _sends(name: str, tracker: Node) -> bool:
+    if name == "wandb":
+        mode = tracker.child("mode")
+        return mode is None or mode.value != "offline"
+    return tracker.child("space") is not None
 
 
 def named_files(tree: Node, root: FilePath) -> Iterator[NamedFile]:

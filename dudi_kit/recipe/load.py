@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from dudi_kit.recipe.checks import check
 from dudi_kit.recipe.compose import Overrides, compose
-from dudi_kit.recipe.confine import foreign_servers, outside
+from dudi_kit.recipe.confine import foreign_servers, hush, outside
 from dudi_kit.recipe.diagnostics import Finding, InvalidRecipeError, Path, Problem, errors, sort
 from dudi_kit.recipe.heal import heal
 from dudi_kit.recipe.paths import is_plain_file, make_paths_absolute
@@ -82,7 +82,7 @@ def check_recipe(path: FilePath | str, overrides: Overrides = (), root: FilePath
         whole = compose(path, overrides, root)
     except InvalidRecipeError as invalid:
         return Checked(None, tuple(sort(invalid.findings)))
-    strays = outside(whole.root, root) if root is not None else []
+    strays = [*outside(whole.root, root), *hush(whole.root)] if root is not None else []
     strays += foreign_servers(whole.root)
     make_paths_absolute(whole.root)
     values = whole.root.plain()

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -238,14 +239,18 @@ def backward(engine: Any, loss: Tensor, *, last: bool) -> float | None:
     """Backward of one micro-batch, and the optimizer step after the last one of a batch.
 
     The engine must not divide by the accumulation steps: the loss is a share of the global mean already. Returns the
-    global gradient norm before clipping, after the last micro-batch.
+    global gradient norm before clipping, after the last micro-batch; where it is no number, no step was taken.
     """
     engine.set_gradient_accumulation_boundary(is_boundary=last)
     engine.backward(loss, scale_wrt_gas=False)
     if not last:
         return None
     plain = _plain_gradient_norm(engine)
+    if plain is not None and not plain.isfinite():
+        return float(plain)
     engine.step()
+    if not engine.was_step_applied():  # for its gradient is no number; ZeRO-3 keeps the norm of the step before
+        return math.inf
     norm = engine.get_global_grad_norm() if plain is None else plain
     return None if norm is None else float(norm)
 

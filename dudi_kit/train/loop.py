@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dudi_kit.data.mixing import Mixture
+from dudi_kit.data.tokenizers import load_tokenizer
 from dudi_kit.errors import Interrupted
 from dudi_kit.models.generation import Continuation
 from dudi_kit.models.reference import refresh
@@ -29,15 +30,19 @@ from dudi_kit.recipe.schema import Recipe
 from dudi_kit.signals.objective import combine
 from dudi_kit.signals.result import SignalResult
 from dudi_kit.train.engine import Student, backward, set_learning_rate
+from dudi_kit.train.gradients import SignalGradients
 from dudi_kit.train.heartbeat import Heartbeat
 from dudi_kit.train.metrics import Window, append_line, cut_after
 from dudi_kit.train.rollout_log import RolloutLog, RowLosses, row_losses
 from dudi_kit.train.rollouts import Sampler, observe_rollouts, observe_sampler
 from dudi_kit.train.saving import Saving, refreshed_reference
 from dudi_kit.train.schedule import learning_rate
+from dudi_kit.train.spikes import Spikes
 from dudi_kit.train.step import Models, Objective, Pair
 from dudi_kit.train.stopping import StopRequests
-from dudi_kit.train.watch import refuse_gradient, require_finite
+from dudi_kit.train.system import system_line
+from dudi_kit.train.trackers import Trackers
+from dudi_kit.train.watch import Moment, StepRecord, failure, save_failure
 
 Progress = Callable[[int, dict[str, Any] | None], None]
 """Called after each step with the number of steps done, and with the logged line where there is one."""
@@ -50,6 +55,7 @@ class Surroundings(NamedTuple):
     progress: Progress
     heartbeat: Heartbeat
     stop: StopRequests
+    trackers: Trackers
 
 
 class _LeftStep(Exception):
@@ -80,17 +86,23 @@ class Loop:
     grad_norm: float | None = None
     """Of the last step, before clipping."""
 
+    gradients: SignalGradients | None = None
+    """Of the signals, at the steps at which they are measured."""
+
     tokens: int = 0
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.window = Window(sorted(self.plan.languages), self.accelerator.device)
+        self.record = StepRecord()
+        self.spikes = Spikes()
 
     def train(self, first_step: int) -> None:
         """From `first_step` to the plan's last. Interrupted, once all is saved, where it was asked to stop."""
         if self.accelerator.is_main_process:
             for log in (self.run.metrics, self.run.rollout_log):
                 cut_after(log, first_step)
+            self.spikes.remember(self.run.metrics)
         self._start_clock()
         saved = logged = first_step
         for step in range(first_step, self.plan.steps):
@@ -126,6 +138,8 @@ class Loop:
         parts = list(batched(pairs, self.plan.micro_batch_size))
         shows = objective.needs_rollouts and self.rollout_log.is_due(step)
         losses: RowLosses = {}
+        self.record.clear()
+        self.gradients = self._signal_gradients(objective, parts, counts) if self._measures_gradients(step + 1) else None
         for number, part in enumerate(parts, start=1):
             self.around.heartbeat.beat(step + 1, f"micro-batch {number} of {len(parts)}")
             results = self._micro_step(objective, part, counts, last=number == len(parts))
@@ -134,7 +148,7 @@ class Loop:
                 raise _LeftStep
         self.window.add_step(resting=self.objective.weights.keys() - objective.weights.keys())
         observe_rollouts(self.window, pairs)
-        self._require_finite_gradient(step)
+        self._require_finite(step)
         if shows:
             self.rollout_log.write(step, pairs, losses)
 
@@ -150,6 +164,7 @@ class Loop:
         self, objective: Objective, pairs: Sequence[Pair], counts: dict[str, Tensor], *, last: bool
     ) -> dict[str, SignalResult]:
         results = objective(self.models, pairs)
+        self.record.add(pairs, results)
         # DeepSpeed averages gradients over the processes; our mean is over the global batch already.
         loss = combine(results, objective.weights, counts) * self.plan.processes
         self.grad_norm = backward(self.models.student, loss, last=last)
@@ -208,11 +223,37 @@ class Loop:
         self.tokens += sum(len(p.row.response) + (len(p.rollout.ids) if p.rollout else 0) for p in pairs)
         return dict(zip(mine, counts, strict=True))
 
-    def _require_finite_gradient(self, step: int) -> None:
-        """At every step: one bad gradient spoils the weights, or in bf16 is skipped without a word."""
-        if self.grad_norm is None or math.isfinite(self.grad_norm):
+    def _measures_gradients(self, done: int) -> bool:
+        every = self.recipe.training.gradient_norms_every
+        return every is not None and done % every == 0
+
+    def _signal_gradients(
+        self, objective: Objective, parts: Sequence[Sequence[Pair]], counts: dict[str, Tensor]
+    ) -> SignalGradients:
+        """Each signal's own gradient over this process's share, from a pass that leaves no trace in the training."""
+        student = self.accelerator.unwrap_model(self.models.student)
+        gradients = SignalGradients(student, objective.weights)
+        models = self.models._replace(student=student)
+        with torch.random.fork_rng():  # dropout, where there is one, is the same again in the pass that trains
+            for part in parts:
+                gradients.add(objective(models, part), counts)
+        return gradients
+
+    def _require_finite(self, step: int) -> None:
+        """At every step: one bad gradient would spoil the weights. The engine has not applied it."""
+        total = self.record.total()
+        loss = torch.zeros((), dtype=torch.float64) if total is None else total
+        if dist.is_initialized():  # every process stops at the same step
+            dist.all_reduce(loss)
+        norm = 0.0 if self.grad_norm is None else self.grad_norm
+        if math.isfinite(loss.item()) and math.isfinite(norm):
             return
-        refuse_gradient(self.grad_norm, {"step": step + 1} | self._summary())
+        moment = Moment(step + 1, self.accelerator.process_index, self.recipe.training.seed)
+        path, rows = self.run.failure(moment.step, moment.rank), list(self.record.rows())
+        save_failure(path, moment, rows, load_tokenizer(str(self.run.tokenizer)))
+        line = {"step": step + 1} | self._summary()
+        self.accelerator.wait_for_everyone()  # or the first to stop would end the others before they have saved theirs
+        raise failure(norm, line, rows, path)
 
     def _refresh_reference(self, step: int) -> None:
         refreshed = refreshed_reference(self.recipe)
@@ -231,17 +272,22 @@ class Loop:
         """Write a line of metrics.jsonl; every process takes part in adding up."""
         line: dict[str, Any] = {"step": done, "epoch": done * self.plan.batch_size / self.plan.rows_per_epoch}
         line |= self._summary()
-        require_finite(line)
         seconds = time.monotonic() - self.started
         line |= {
             "learning_rate": learning_rate(self.recipe.training, done - 1, self.plan.steps),
             "grad_norm": self.grad_norm,
             "tokens_per_second": self.tokens * self.plan.processes / seconds,
             "seconds": seconds,
+            "system": system_line(self.accelerator.device, self.accelerator.process_index, self.plan.processes),
         }
+        if self.gradients is not None:
+            for name, measured in self.gradients.read_out(self.accelerator.device).items():
+                line["signals"][name]["gradient"] = measured
         self._start_clock()
         if self.accelerator.is_main_process:
+            line |= {"spikes": found} if (found := self.spikes.look(line)) else {}
             append_line(self.run.metrics, line)
+            self.around.trackers.log(line)
         return line
 
     def _summary(self) -> dict[str, Any]:

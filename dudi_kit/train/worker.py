@@ -24,6 +24,7 @@ from dudi_kit.plan.schema import read_plan
 from dudi_kit.recipe.publish import recipe_from_resolved
 from dudi_kit.train.assembly import make_loop
 from dudi_kit.train.cutting import cut_student
+from dudi_kit.train.determinism import determinism
 from dudi_kit.train.engine import leave_process_group, start_accelerator
 from dudi_kit.train.heartbeat import Heartbeat
 from dudi_kit.train.launch import LOST
@@ -33,6 +34,7 @@ from dudi_kit.train.progress import training_progress
 from dudi_kit.train.saving import Saving, write_student
 from dudi_kit.train.state import gathered
 from dudi_kit.train.stopping import StopRequests
+from dudi_kit.train.trackers import Trackers
 
 LIBRARIES_LATER = 300.0
 """Seconds after which NCCL or gloo would give up, beyond those after which we say who stands still."""
@@ -47,7 +49,8 @@ def train(run: RunDir, *, resume: bool) -> None:
     main, rank = accelerator.is_main_process, accelerator.process_index
     alone = sole_trainer(run) if main else contextlib.nullcontext()
     heartbeat = Heartbeat(run.logs, rank, plan.processes, timeout=patience, stalled=partial(_end_stalled, run))
-    with alone, heartbeat, training_progress(plan, show=main) as progress:
+    deterministic = determinism(wanted=recipe.training.deterministic)
+    with deterministic, alone, heartbeat, training_progress(plan, show=main) as progress:
         heartbeat.beat(0, "loading")
         saving = Saving(run, recipe, plan, accelerator)
         found = saving.find() if resume else None
@@ -55,8 +58,12 @@ def train(run: RunDir, *, resume: bool) -> None:
             cut_student(run, recipe, plan)
         accelerator.wait_for_everyone()
         with StopRequests() as stop:
-            loop = make_loop(run, recipe, plan, accelerator, Surroundings(saving, progress, heartbeat, stop))
-            loop.train(saving.load(found, loop.models) if found else 0)
+            trackers = Trackers(run, recipe, main=main)
+            around = Surroundings(saving, progress, heartbeat, stop, trackers)
+            loop = make_loop(run, recipe, plan, accelerator, around)
+            first = saving.load(found, loop.models) if found else 0
+            with trackers.running(first):
+                loop.train(first)
             heartbeat.beat(plan.steps, "saving the final model")
             save_final(loop)
     leave_process_group()

@@ -173,10 +173,11 @@ class Worker:
 
 
 def metrics(run: RunDir) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without those that a clock wrote."""
+    """The lines of metrics.jsonl, without what differs from start to start."""
     lines = [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
     return [
-        {key: value for key, value in line.items() if key not in {"seconds", "tokens_per_second"}} for line in lines
+        {key: value for key, value in line.items() if key not in {"seconds", "tokens_per_second", "system"}}
+        for line in lines
     ]
 
 

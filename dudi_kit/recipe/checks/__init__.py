@@ -7,7 +7,7 @@ function, and a line in its module's RULES.
 
 from collections.abc import Iterable
 
-from dudi_kit.recipe.checks import data, demonstration, engine, files, models, objective, run, tasks
+from dudi_kit.recipe.checks import data, demonstration, engine, files, models, objective, run, tasks, watching
 from dudi_kit.recipe.checks.complaint import Rule
 from dudi_kit.recipe.diagnostics import Path, Problem
 from dudi_kit.recipe.schema import Recipe
@@ -19,6 +19,7 @@ RULES: tuple[Rule, ...] = (
     *objective.RULES,
     *run.RULES,
     *engine.RULES,
+    *watching.RULES,
     *files.RULES,
     *tasks.RULES,
 )

@@ -65,3 +65,12 @@ class Training(Strict):
 
     stall_timeout: Positive = 30.0
     """Minutes without progress after which a run ends, naming the rank that stands still."""
+
+    gradient_norms_every: Count | None = None
+    """Optimizer steps between two measurements of each signal's own weighted gradient: its norm over the global batch,
+    and its cosine to the whole gradient. A multiple of `log_every`. Each takes one more pass of all models, a backward
+    pass for each signal, and 4 bytes of main memory for each trained parameter and signal. Default: never."""
+
+    deterministic: bool = False
+    """Only algorithms that give the same bits every time, on a GPU too; slower. An operation that has none stops the
+    run with its name."""

@@ -1,0 +1,38 @@
+"""Rules about what of a run is watched: `training.gradient_norms_every` and `output.trackers`."""
+
+import re
+from collections.abc import Iterator
+
+from dudi_kit.recipe.checks.complaint import HUB_NAME, Complaint, Rule
+from dudi_kit.recipe.schema import Recipe
+
+EVERY = ("training", "gradient_norms_every")
+
+
+def gradients_are_logged(recipe: Recipe) -> Iterator[Complaint]:
+    """A measurement stands in the line of its own step."""
+    every, logged = recipe.training.gradient_norms_every, recipe.training.log_every
+    if every is not None and every % logged:
+        message = f"{every} is not a multiple of log_every, which is {logged}: no line would have the measurement"
+        hint = f"{-(-every // logged) * logged} would be one"
+        yield Complaint(EVERY, "not-divisible", message, hint, (("training", "log_every"),))
+
+
+def gradients_are_whole(recipe: Recipe) -> Iterator[Complaint]:
+    """ZeRO-3 has a part of each parameter only; a pass outside the engine can't put them together."""
+    if recipe.training.gradient_norms_every is not None and recipe.deepspeed.stage == 3:
+        message = "gradients of single signals can't be measured under ZeRO-3, which holds no parameter whole"
+        yield Complaint(EVERY, "not-available", message, "remove it, or use stage 2", (("deepspeed", "stage"),))
+
+
+def space_is_named(recipe: Recipe) -> Iterator[Complaint]:
+    """`owner/name`, never an address of someone's server."""
+    trackio = recipe.output.trackers.trackio
+    if trackio is not None and trackio.space is not None:
+        if re.fullmatch(HUB_NAME, trackio.space) and "/" in trackio.space:
+            return
+        message = f"a Space is named owner/name, got {trackio.space!r}"
+        yield Complaint(("output", "trackers", "trackio", "space"), "bad-model-name", message, "as in alice/curves")
+
+
+RULES: tuple[Rule, ...] = (gradients_are_logged, gradients_are_whole, space_is_named)
