@@ -10,15 +10,16 @@ from dudi_kit.plan.layout import RunDir
 from tests.train.bench import Bench
 
 GREEDY = {"rollouts__temperature": "0"}
+MEASURED = {"training__gradient_norms_every": "1"}
 ALIGNED = {"teacher__model": "./foreigner", "verbalizer__vocabulary__mapping": "align"}
 
 RUNS: dict[str, dict[str, Any]] = {
     # processes × micro-batch, ZeRO stage; the global batch is 8 rows
-    "1x8": GREEDY,
+    "1x8": GREEDY | MEASURED,
     "1x4": {"training__micro_batch_size": "4", **GREEDY},
     "2x2-zero0": {"processes": 2, "training__micro_batch_size": "2", **GREEDY},
     "2x4-zero1": {"processes": 2, "deepspeed__stage": "1", **GREEDY},
-    "2x2-zero2": {"processes": 2, "deepspeed__stage": "2", "training__micro_batch_size": "2", **GREEDY},
+    "2x2-zero2": {"processes": 2, "deepspeed__stage": "2", "training__micro_batch_size": "2", **GREEDY, **MEASURED},
     "1x8-zero3": {"deepspeed__stage": "3", **GREEDY},
     "2x2-zero3-offloaded": {
         "processes": 2,
@@ -27,6 +28,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "training__micro_batch_size": "2",
         "training__checkpoint_every": "2",
         **GREEDY,
+        **MEASURED,
     },
     "1x8-sampled": {},
     "1x8-every": {"rollouts__every": "2", "rollouts__prompts_at_once": "3"},
