@@ -59,6 +59,19 @@ def preview(
     preview(loaded, Wanted(rows, language, dataset, seed))
 
 
+@command("failure", Panel.LOOK)
+def failure(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="failures/step-N.rank-R.jsonl of a run directory.")],
+    everything: Annotated[
+        bool, typer.Option("--all", metavar="", help="Show the rows whose loss is a number, too.")
+    ] = False,
+) -> None:
+    """Show the rows of a step whose loss or gradient was no number."""
+    from dudi_kit.pipeline.show_failure import show_failure
+
+    show_failure(file, everything=everything)
+
+
 @command("doctor", Panel.MACHINE)
 def doctor(
     output: Output = None,

@@ -1,7 +1,7 @@
 """The headline of a run in words: which models, how large, when, how long, on what. Unknown stays unsaid."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import PurePath
 from typing import Any
@@ -20,6 +20,18 @@ def headline(run: RunFiles) -> list[tuple[str, str]]:
         "Machine": _machine(run.environment),
     }
     return [(what, value) for what, value in facts.items() if value]
+
+
+def spikes(steps: Sequence[Mapping[str, Any]]) -> str | None:
+    """How many logged lines have a spike of which quantity, and where the first ones are; None without any."""
+    where: dict[str, list[int]] = {}
+    for line in steps:
+        for name in line.get("spikes") or ():
+            where.setdefault(str(name), []).append(line["step"])
+    told = [
+        f"{name} {len(at):,} (step {', '.join(map(str, at[:5]))}{', …' * (len(at) > 5)})" for name, at in where.items()
+    ]
+    return f"Spikes: {'; '.join(told)}, among {len(steps):,} logged lines." if told else None
 
 
 def describe_model(section: object) -> str | None:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from dudi_kit.evaluate.scores import BITS
 from dudi_kit.report.benchmarks import competency_cells, coverage_names, language_means, weak_rows
 from dudi_kit.report.compare import compare, number, without_table
-from dudi_kit.report.facts import headline
+from dudi_kit.report.facts import headline, spikes
 from dudi_kit.report.maps import competency_map, language_radar
 from dudi_kit.report.plots import language_curves, loss_curves, measure_curves, score_bars, transfer_curves
 from dudi_kit.report.pruning import HEADS, LEGEND, kept, pruned_rows
@@ -63,6 +63,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "contamination": _contamination(run),
         "bits": [(table, _svg(score_bars(table))) for table in comparisons if table.task == BITS],
         "curves": _svg(loss_curves(run.steps)),
+        "spikes": spikes(run.steps),
         "measures": _svg(measure_curves(run.steps)),
         "language_curves": _language_curves(run),
         "transfer": [(table, _svg(transfer_curves(run.steps, table.signal))) for table in transfer_tables(run.steps)],

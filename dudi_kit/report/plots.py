@@ -57,13 +57,17 @@ def styled(draw: Callable[P, str | None]) -> Callable[P, str | None]:
 
 @styled
 def loss_curves(steps: list[dict[str, Any]]) -> str | None:
-    """The objective, each signal, gradient norm, learning rate and speed over the steps; None without any."""
+    """The objective, each signal, gradients, learning rate, speed and memory over the steps; None without any."""
     panels: dict[str, Points] = {"objective (loss)": series(steps, "loss")}
     for signal in keys_at(steps, "signals"):
         panels[f"{signal.replace('_', ' ')} (nats)"] = series(steps, "signals", signal, "loss")
     panels["gradient norm"] = series(steps, "grad_norm")
+    for signal in keys_at(steps, "signals"):
+        panels[f"gradient of {signal.replace('_', ' ')}"] = series(steps, "signals", signal, "gradient", "norm")
     panels["learning rate"] = series(steps, "learning_rate")
     panels["tokens per second"] = series(steps, "tokens_per_second")
+    for name, title in {"resident_bytes": "main memory (GB)", "gpu_peak_bytes": "GPU memory (GB)"}.items():
+        panels[title] = [(step, size / 1e9) for step, size in series(steps, "system", name, "max")]
     return _small_multiples(panels)
 
 

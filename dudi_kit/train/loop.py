@@ -234,7 +234,9 @@ class Loop:
         student = self.accelerator.unwrap_model(self.models.student)
         gradients = SignalGradients(student, objective.weights)
         models = self.models._replace(student=student)
-        with torch.random.fork_rng():  # dropout, where there is one, is the same again in the pass that trains
+        device = self.accelerator.device
+        # Dropout, where there is one, is the same again in the pass that trains.
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for part in parts:
                 gradients.add(objective(models, part), counts)
         return gradients

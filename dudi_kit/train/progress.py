@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from dudi_kit.console import out
+from dudi_kit.console import notice, out
 from dudi_kit.plan.schema import Plan
 from dudi_kit.train.loop import Progress as Report
 
@@ -33,20 +33,30 @@ def training_progress(plan: Plan, *, show: bool) -> Iterator[Report]:
     )
     with bar:
         task = bar.add_task(plan.name, total=plan.steps, rate="", loss="")
+        spikes = 0
 
         def report(done: int, line: dict[str, Any] | None) -> None:
+            nonlocal spikes
             bar.update(task, completed=done)
             if line is not None:
-                bar.update(task, loss=f"loss {line['loss']:.3f}", rate=_rate(line))
+                spikes += "spikes" in line
+                bar.update(task, loss=f"loss {line['loss']:.3f}{_counted(spikes)}", rate=_rate(line))
                 if not out.is_terminal:
                     out.print(_plain(plan, line), highlight=False, soft_wrap=True)
 
         yield report
+        if spikes:
+            notice(f"{plan.name}: {spikes:,} logged lines with a spike, see `spikes` in metrics.jsonl", style="yellow")
+
+
+def _counted(spikes: int) -> str:
+    return f" · {spikes:,} spike{'s' * (spikes > 1)}" if spikes else ""
 
 
 def _plain(plan: Plan, line: dict[str, Any]) -> str:
     signals = "  ".join(f"{name} {signal['loss']:.3f}" for name, signal in line["signals"].items())
-    return f"{plan.name}  step {line['step']}/{plan.steps}  loss {line['loss']:.3f}  {signals}  {_rate(line)}"
+    spikes = "".join(f"  spike: {name}, {far:.1f} deviations" for name, far in line.get("spikes", {}).items())
+    return f"{plan.name}  step {line['step']}/{plan.steps}  loss {line['loss']:.3f}  {signals}  {_rate(line)}{spikes}"
 
 
 def _rate(line: dict[str, Any]) -> str:

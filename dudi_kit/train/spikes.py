@@ -23,8 +23,6 @@ class Spikes:
 
     def __init__(self) -> None:
         self._past: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LINES))
-        self.lines = 0
-        """Logged lines with a spike so far."""
 
     def remember(self, metrics: Path) -> None:
         """Go on where the lines of an earlier start end."""
@@ -34,9 +32,7 @@ class Spikes:
 
     def look(self, line: Mapping[str, Any]) -> dict[str, float]:
         """The numbers of this line that are spikes, in deviations above the median before it: {"loss": 7.3}."""
-        found = {name: far for name, value in _watched(line) if (far := self._far_above(name, value)) > FAR}
-        self.lines += bool(found)
-        return found
+        return {name: far for name, value in _watched(line) if (far := self._far_above(name, value)) > FAR}
 
     def _far_above(self, name: str, value: float) -> float:
         past = self._past[name]

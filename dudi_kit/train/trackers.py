@@ -102,14 +102,13 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """What a tracker is told of the recipe, by dotted path."""
-    sections = recipe.model_dump(mode="json", include={"name", *TOLD})
-    return {name.replace("/", "."): value for name, value in _leaves(sections)}
+    return dict(_leaves(recipe.model_dump(mode="json", include={"name", *TOLD})))
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, below in value.items():
-            yield from _leaves(below, f"{path}/{key}" if path else str(key))
+            yield from _leaves(below, f"{path}.{key}" if path else str(key))
     else:
         yield path, value if isinstance(value, str | int | float | None) else json.dumps(value)
 
