@@ -67,6 +67,7 @@ ORIGINS: dict[str, Origin] = {
     "training.precision": Origin(source="convention"),
     "training.checkpoint_every": Origin("optimizer steps"),
     "training.log_every": Origin("optimizer steps", OURS),
+    "training.gradient_norms_every": Origin("optimizer steps"),
     "evaluation.batch_size": Origin("rows", OURS),
     "evaluation.tasks.*.max_new_tokens": Origin("tokens", OURS),
 }

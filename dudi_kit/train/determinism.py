@@ -5,12 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from dudi_kit.errors import EnvironmentLack
 
 WORKSPACE = ":4096:8"
 """Buffers of a fixed size for cuBLAS: without them its order of summing is free (its documentation, 'Results
 reproducibility')."""
+
+BLOCK = 512
+"""Values that are summed in one product."""
 
 SIGN = "does not have a deterministic implementation"
 
@@ -41,3 +46,22 @@ def determinism(*, wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.benchmark = before
+
+
+def running_sum(values_BV: Tensor) -> Tensor:
+    """`cumsum` over the last dimension in float64; CUDA's is refused where only deterministic algorithms are wanted."""
+    if torch.are_deterministic_algorithms_enabled():
+        return _running_sum_in_blocks(values_BV.double())
+    return values_BV.cumsum(-1, dtype=torch.float64)
+
+
+def _running_sum_in_blocks(values_BV: Tensor) -> Tensor:
+    """Within blocks a product with a triangle of ones; then, in the same way, over the sums of the blocks before."""
+    width = values_BV.shape[-1]
+    side = min(width, BLOCK)
+    triangle = torch.ones(side, side, dtype=values_BV.dtype, device=values_BV.device).triu()
+    blocks = F.pad(values_BV, (0, -width % side)).unflatten(-1, (-1, side)) @ triangle
+    if blocks.shape[-2] == 1:
+        return blocks.squeeze(-2)
+    before = F.pad(_running_sum_in_blocks(blocks[..., -1])[..., :-1], (1, 0))
+    return (blocks + before[..., None]).flatten(-2)[..., :width]

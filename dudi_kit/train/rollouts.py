@@ -18,6 +18,7 @@ from dudi_kit.models.generation import Continuation, Stops, continue_prompts
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.signals.result import Sums
+from dudi_kit.train.determinism import running_sum
 from dudi_kit.train.metrics import Window
 from dudi_kit.train.step import Pair
 
@@ -116,7 +117,7 @@ class DrawByRow(LogitsProcessor):
         self.position = 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: D102 – transformers' interface
-        cumulated_BV = scores.softmax(-1).cumsum(-1, dtype=torch.float64)
+        cumulated_BV = running_sum(scores.softmax(-1))
         uniform_B1 = self.uniform_BN[:, self.position, None].to(scores.device) * cumulated_BV[:, -1:]
         self.position += 1
         chosen_B1 = torch.searchsorted(cumulated_BV, uniform_B1, right=True).clamp_(max=scores.shape[1] - 1)

@@ -57,6 +57,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "training__steps": "6",
         "training__checkpoint_every": "2",
         "signals__sequence__reference": "{type: refreshed, every: 3}",
+        "training__deterministic": "true",
     },
 }
 

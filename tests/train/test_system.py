@@ -8,7 +8,7 @@ import torch
 
 from dudi_kit.errors import EnvironmentLack, Exit
 from dudi_kit.train import system
-from dudi_kit.train.determinism import determinism
+from dudi_kit.train.determinism import determinism, running_sum
 from dudi_kit.train.system import resident_bytes, system_line
 
 CPU = torch.device("cpu")
@@ -59,3 +59,14 @@ def test_an_operation_without_a_deterministic_algorithm_is_named():
 def test_any_other_fault_is_left_as_it_is():
     with pytest.raises(RuntimeError, match="another"), determinism(wanted=True):
         raise RuntimeError("another")
+
+
+@pytest.mark.parametrize("width", [1, 5, 511, 512, 513, 2048, 151_936])
+def test_the_running_sum_of_that_mode_is_the_usual_one(width):
+    shares_BV = torch.rand(3, width, generator=torch.Generator().manual_seed(width)).softmax(-1)
+    usual = running_sum(shares_BV)
+    with determinism(wanted=True):
+        blocks = running_sum(shares_BV)
+    assert usual.dtype == blocks.dtype == torch.float64
+    assert blocks.shape == usual.shape
+    assert (blocks - usual).abs().max() < 1e-13
