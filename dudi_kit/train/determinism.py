@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dudi_kit.errors import EnvironmentLack
 
@@ -60,8 +60,8 @@ def _running_sum_in_blocks(values_BV: Tensor) -> Tensor:
     width = values_BV.shape[-1]
     side = min(width, BLOCK)
     triangle = torch.ones(side, side, dtype=values_BV.dtype, device=values_BV.device).triu()
-    blocks = F.pad(values_BV, (0, -width % side)).unflatten(-1, (-1, side)) @ triangle
+    blocks = pad(values_BV, (0, -width % side)).reshape(*values_BV.shape[:-1], -1, side) @ triangle
     if blocks.shape[-2] == 1:
         return blocks.squeeze(-2)
-    before = F.pad(_running_sum_in_blocks(blocks[..., -1])[..., :-1], (1, 0))
+    before = pad(_running_sum_in_blocks(blocks[..., -1])[..., :-1], (1, 0))
     return (blocks + before[..., None]).flatten(-2)[..., :width]
