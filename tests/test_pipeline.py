@@ -70,6 +70,8 @@ def test_a_run_of_the_whole_chain_leaves_every_file_of_the_layout(trained: Train
     names += "evaluation/teacher.json evaluation/before.json evaluation/after.json evaluation/ledger.json report.html"
     missing = [name for name in names.split() if not (run / name).is_file()]
     assert not missing
+    environment = read(run / "env.json")
+    assert (environment["seed"], environment["deterministic"]) == (0, False)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"step-1", "step-2"}
     assert not [path for path in run.rglob("*") if path.name.endswith(".partial")]
     assert (run / "recipe.yaml").read_bytes() == trained.recipe.read_bytes()

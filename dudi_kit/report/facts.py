@@ -1,12 +1,12 @@
 """The headline of a run in words: which models, how large, when, how long, on what. Unknown stays unsaid."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
-from dudi_kit.report.read import RunFiles
+from dudi_kit.report.read import RunFiles, keys_at, series
 
 
 def headline(run: RunFiles) -> list[tuple[str, str]]:
@@ -22,15 +22,12 @@ def headline(run: RunFiles) -> list[tuple[str, str]]:
     return [(what, value) for what, value in facts.items() if value]
 
 
-def spikes(steps: Sequence[Mapping[str, Any]]) -> str | None:
+def spikes(steps: list[dict[str, Any]]) -> str | None:
     """How many logged lines have a spike of which quantity, and where the first ones are; None without any."""
-    where: dict[str, list[int]] = {}
-    for line in steps:
-        for name in line.get("spikes") or ():
-            where.setdefault(str(name), []).append(line["step"])
-    told = [
-        f"{name} {len(at):,} (step {', '.join(map(str, at[:5]))}{', …' * (len(at) > 5)})" for name, at in where.items()
-    ]
+    told = []
+    for name in keys_at(steps, "spikes"):
+        at = [step for step, _ in series(steps, "spikes", name)]
+        told.append(f"{name} {len(at):,} (step {', '.join(map(str, at[:5]))}{', …' * (len(at) > 5)})")
     return f"Spikes: {'; '.join(told)}, among {len(steps):,} logged lines." if told else None
 
 
