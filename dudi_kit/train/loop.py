@@ -242,9 +242,8 @@ class Loop:
         return gradients
 
     def _require_finite(self, step: int) -> None:
-        """At every step: one bad gradient would spoil the weights. The engine has not applied it."""
-        total = self.record.total()
-        loss = torch.zeros((), dtype=torch.float64) if total is None else total
+        """At every step: the engine does not apply a gradient that is no number, and would go on without a word."""
+        loss = self.record.total()
         if dist.is_initialized():  # every process stops at the same step
             dist.all_reduce(loss)
         norm = 0.0 if self.grad_norm is None else self.grad_norm

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -50,10 +51,9 @@ class StepRecord:
         sums = {name: Sums(result.total_B.detach(), result.count_B) for name, result in results.items()}
         self._parts.append((pairs, sums))
 
-    def total(self) -> Tensor | None:
+    def total(self) -> Tensor:
         """A number that is not finite where some row's loss is not; without waiting for the device."""
-        totals = [sums.total_B.sum().double() for _, part in self._parts for sums in part.values()]
-        return sum(totals[1:], totals[0]) if totals else None
+        return torch.stack([sums.total_B.sum().double() for _, part in self._parts for sums in part.values()]).sum()
 
     def rows(self) -> Iterator[Judged]:
         """Every row of this process."""
@@ -87,8 +87,9 @@ def failure(norm: float, line: Mapping[str, Any], rows: Sequence[Judged], path: 
     what = f"the loss is {line['loss']} at step {line['step']}{_culprits(line)}"
     if math.isfinite(line["loss"]):
         what = f"the gradient norm is {norm} at step {line['step']}, although the loss is {line['loss']:.4g}"
+    applied = "" if math.isfinite(norm) else " The step was not applied."
     return TrainingFailed(
-        f"{what}. The step was not applied. {_named(rows)} {path} has this process's rows; `dudi-kit failure {path}` "
+        f"{what}.{applied} {_named(rows)} {path} has this process's rows; `dudi-kit failure {path}` "
         "shows them. Leave out the rows if they are at fault; else lower training.learning_rate or "
         "training.max_grad_norm, or use training.precision: fp32. Then go on from the last checkpoint with --resume, "
         "or start again."
