@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from dudi_kit.recipe.checks.complaint import HUB_NAME, Complaint, Rule
+from dudi_kit.recipe.checks.complaint import Complaint, Rule
+from dudi_kit.recipe.paths import HUB_NAME
 from dudi_kit.recipe.schema import Recipe
 
 EVERY = ("training", "gradient_norms_every")
