@@ -139,7 +139,9 @@ class Loop:
         shows = objective.needs_rollouts and self.rollout_log.is_due(step)
         losses: RowLosses = {}
         self.record.clear()
-        self.gradients = self._signal_gradients(objective, parts, counts) if self._measures_gradients(step + 1) else None
+        self.gradients = (
+            self._signal_gradients(objective, parts, counts) if self._measures_gradients(step + 1) else None
+        )
         for number, part in enumerate(parts, start=1):
             self.around.heartbeat.beat(step + 1, f"micro-batch {number} of {len(parts)}")
             results = self._micro_step(objective, part, counts, last=number == len(parts))

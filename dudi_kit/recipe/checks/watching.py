@@ -19,6 +19,13 @@ def gradients_are_logged(recipe: Recipe) -> Iterator[Complaint]:
         yield Complaint(EVERY, "not-divisible", message, hint, (("training", "log_every"),))
 
 
+def every_signal_has_a_gradient(recipe: Recipe) -> Iterator[Complaint]:
+    """With samples in every k-th step only, none are drawn in the last step of a line, which is the one measured."""
+    if recipe.training.gradient_norms_every is not None and recipe.rollouts.every > 1:
+        message = f"no samples are drawn in the steps that would be measured: rollouts.every is {recipe.rollouts.every}"
+        yield Complaint(EVERY, "not-together", message, "remove it, or set rollouts.every: 1", (("rollouts", "every"),))
+
+
 def gradients_are_whole(recipe: Recipe) -> Iterator[Complaint]:
     """ZeRO-3 has a part of each parameter only; a pass outside the engine can't put them together."""
     if recipe.training.gradient_norms_every is not None and recipe.deepspeed.stage == 3:
@@ -36,4 +43,4 @@ def space_is_named(recipe: Recipe) -> Iterator[Complaint]:
         yield Complaint(("output", "trackers", "trackio", "space"), "bad-model-name", message, "as in alice/curves")
 
 
-RULES: tuple[Rule, ...] = (gradients_are_logged, gradients_are_whole, space_is_named)
+RULES: tuple[Rule, ...] = (gradients_are_logged, every_signal_has_a_gradient, gradients_are_whole, space_is_named)
