@@ -29,8 +29,8 @@ RUN pip install --no-cache-dir -c constraints.txt ".[trackers]"
 COPY dudi_kit dudi_kit
 RUN pip install --no-cache-dir --no-deps --force-reinstall .
 
-# There is no nvcc here, which DeepSpeed looks for when it is imported beside a GPU: dudi-kit uses none of the
-# operators that it would compile.
+# There is no nvcc here, which DeepSpeed looks for when it is imported beside a GPU: dudi-kit needs none of the
+# operators that it would compile; optimizer states that are offloaded are updated by torch's AdamW instead.
 ENV DS_IGNORE_CUDA_DETECTION=1 NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 # Caches lie on a volume, and whoever runs the container may write them: `docker run --user` knows no name here.

@@ -139,9 +139,7 @@ class Loop:
         shows = objective.needs_rollouts and self.rollout_log.is_due(step)
         losses: RowLosses = {}
         self.record.clear()
-        self.gradients = (
-            self._signal_gradients(objective, parts, counts) if self._measures_gradients(step + 1) else None
-        )
+        self.gradients = self._signal_gradients(parts, counts) if self._measures_gradients(step + 1) else None
         for number, part in enumerate(parts, start=1):
             self.around.heartbeat.beat(step + 1, f"micro-batch {number} of {len(parts)}")
             results = self._micro_step(objective, part, counts, last=number == len(parts))
@@ -229,18 +227,15 @@ class Loop:
         every = self.recipe.training.gradient_norms_every
         return every is not None and done % every == 0
 
-    def _signal_gradients(
-        self, objective: Objective, parts: Sequence[Sequence[Pair]], counts: dict[str, Tensor]
-    ) -> SignalGradients:
+    def _signal_gradients(self, parts: Sequence[Sequence[Pair]], counts: dict[str, Tensor]) -> SignalGradients:
         """Each signal's own gradient over this process's share, from a pass that leaves no trace in the training."""
-        student = self.accelerator.unwrap_model(self.models.student)
-        gradients = SignalGradients(student, objective.weights)
-        models = self.models._replace(student=student)
         device = self.accelerator.device
         # Dropout, where there is one, is the same again in the pass that trains.
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), self.student.whole() as student:
+            gradients = SignalGradients(student, self.objective.weights)
+            models = self.models._replace(student=student)
             for part in parts:
-                gradients.add(objective(models, part), counts)
+                gradients.add(self.objective(models, part), counts)
         return gradients
 
     def _require_finite(self, step: int) -> None:

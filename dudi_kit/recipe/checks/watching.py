@@ -26,13 +26,6 @@ def every_signal_has_a_gradient(recipe: Recipe) -> Iterator[Complaint]:
         yield Complaint(EVERY, "not-together", message, "remove it, or set rollouts.every: 1", (("rollouts", "every"),))
 
 
-def gradients_are_whole(recipe: Recipe) -> Iterator[Complaint]:
-    """ZeRO-3 has a part of each parameter only; a pass outside the engine can't put them together."""
-    if recipe.training.gradient_norms_every is not None and recipe.deepspeed.stage == 3:
-        message = "gradients of single signals can't be measured under ZeRO-3, which holds no parameter whole"
-        yield Complaint(EVERY, "not-available", message, "remove it, or use stage 2", (("deepspeed", "stage"),))
-
-
 def space_is_named(recipe: Recipe) -> Iterator[Complaint]:
     """`owner/name`, never an address of someone's server."""
     trackio = recipe.output.trackers.trackio
@@ -43,4 +36,4 @@ def space_is_named(recipe: Recipe) -> Iterator[Complaint]:
         yield Complaint(("output", "trackers", "trackio", "space"), "bad-model-name", message, "as in alice/curves")
 
 
-RULES: tuple[Rule, ...] = (gradients_are_logged, every_signal_has_a_gradient, gradients_are_whole, space_is_named)
+RULES: tuple[Rule, ...] = (gradients_are_logged, every_signal_has_a_gradient, space_is_named)
