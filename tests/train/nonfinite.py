@@ -27,9 +27,8 @@ def outcome(stage: int, *, bf16: bool) -> dict[str, Any]:
     recipe: Any = SimpleNamespace(
         training=Training(precision="bf16" if bf16 else "fp32"), deepspeed=DeepSpeed(stage=stage)
     )
-    config = ds_config(
-        recipe, Arithmetic(batch_size=2, micro_batch_size=2, accumulation=1, rows_per_epoch=2, steps=3, processes=1)
-    )
+    batches = Arithmetic(batch_size=2, micro_batch_size=2, accumulation=1, rows_per_epoch=2, steps=3, processes=1)
+    config = ds_config(recipe, batches, parameters=20)
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     inputs = torch.ones(2, 4, dtype=torch.bfloat16 if bf16 else torch.float32)
