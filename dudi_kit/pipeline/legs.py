@@ -28,13 +28,14 @@ def leg(run: RunDir, processes: int, *, resume: bool) -> Iterator[None]:
         "system": platform.platform(),
     }
     legs = [*earlier, this]
-    write_json(run.environment, _environment(legs))
+    settings = _settings(run)
+    write_json(run.environment, _environment(legs) | settings)
     try:
         yield
     finally:
         this["seconds"] = round(time.time() - began, 1)
         final = {"final": model_hashes(run.final)} if run.complete() else {}
-        write_json(run.environment, _environment(legs) | final)
+        write_json(run.environment, _environment(legs) | settings | final)
 
 
 def _environment(legs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -48,6 +49,15 @@ def _environment(legs: list[dict[str, Any]]) -> dict[str, Any]:
         "seconds": round(sum(part["seconds"] or 0 for part in legs), 1),
         "legs": legs,
     }
+
+
+def _settings(run: RunDir) -> dict[str, Any]:
+    """The seed, and whether only deterministic algorithms were allowed; nothing where there is no recipe."""
+    try:
+        training = json.loads(run.resolved.read_text(encoding="utf-8"))["training"]
+        return {key: training[key] for key in ("seed", "deterministic")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _earlier(run: RunDir) -> list[dict[str, Any]]:

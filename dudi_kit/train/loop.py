@@ -112,7 +112,7 @@ class Loop:
                 self._step(step)
                 done, stops = step + 1, self._asked_to_stop()
             except _LeftStep:
-                self.window, done, stops = window, step, True
+                self.window, self.gradients, done, stops = window, None, step, True
             saves = saved < done < self.plan.steps and (stops or self._saves_after(done))
             # A line before each checkpoint, so that no line's mean spans what a resumed run has not seen.
             logs = logged < done and (saves or self._is_logged(done))
