@@ -185,6 +185,15 @@ def test_the_sealion_teacher_is_packed_and_its_own_pieces_are_cut(planned):
     assert small.size == plan.vocabulary.size + 2, "<think> and </think>, which only Qwen3 has"
 
 
+def test_the_sealion_teacher_of_the_adapter_is_shared_out_and_fits(planned):
+    plan = planned(ROOT / "recipes/sealion_lora.yaml")
+    assert plan.teacher is not None
+    assert (plan.teacher.quantization, plan.teacher.placement) == ("none", "sharded")
+    assert plan.trained_parameters == pytest.approx(0.024 * plan.parameters, rel=0.05)
+    assert plan.memory.fits
+    assert plan.memory.chosen.phases["update"]["teacher"] < 2 * plan.teacher_parameters / 4
+
+
 def test_a_dataset_under_another_name_is_changed_in_one_place():
     named = [path for path in RECIPES if "aisingapore/Small-SEA-Instruct-2602" in path.read_text(encoding="utf-8")]
     assert [name_of(path) for path in named] == ["paper/qwen2.5_3b_to_0.5b.yaml"]

@@ -47,7 +47,8 @@ def continue_prompts(
     ids_BT, mask_BT = (t.to(model.device) for t in pad(prompts, stops.pad_id, side="left"))
     was_training = model.training
     model.eval()
-    with _own_settings_set_aside(model):
+    # Compiled layers would be compiled anew for each of the cache's shapes.
+    with _own_settings_set_aside(model), torch.compiler.set_stance("force_eager"):
         out_BT = model.generate(
             input_ids=ids_BT,
             attention_mask=mask_BT.long(),

@@ -3,6 +3,7 @@
 A recipe is untrusted: no code from a repository (`trust_remote_code=False`) and no pickle (`use_safetensors=True`).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GgufConfig, PreTrainedModel
 
 from dudi_kit.errors import EnvironmentLack, ModelError
-from dudi_kit.recipe.schema.models import Quantization
+from dudi_kit.recipe.schema.adapters import Quantization
+from dudi_kit.recipe.schema.models import Placement
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+MAIN_MEMORY = 2**50
+"""Bytes: no limit is set to what lies there."""
 
 
 def load_model(
@@ -26,12 +31,15 @@ def load_model(
     gguf_file: str | None = None,
     quantization: Quantization = "none",
     device: torch.device | None = None,
+    placement: Placement = "device",
+    device_memory: str | None = None,
 ) -> PreTrainedModel:
     """Load a causal LM.
 
     who: recipe path for messages, such as `teacher.model`.
-    quantization: what its linear layers become while they are loaded; such a model is for asking, not for training.
+    quantization: what its linear layers become while they are loaded; they can't be trained.
     device: where it goes; default: the CPU.
+    placement, device_memory: as in `teacher`; what is `sharded` is spread over all GPUs of this one process.
     Raises ModelError with what was asked and the fix, EnvironmentLack where bitsandbytes is missing.
     """
     device = device or torch.device("cpu")
@@ -46,6 +54,11 @@ def load_model(
     if quantization != "none":
         # Packed on the device, layer by layer: the whole model is nowhere in bf16. It can't be cast or moved later.
         options |= {"quantization_config": _packing(quantization, DTYPES[dtype]), "device_map": {"": device}}
+    if placement == "offload":
+        assert device_memory is not None, "the recipe's checks ask for it"
+        options |= _offload(device, device_memory)
+    if placement == "sharded":
+        options["device_map"] = "auto"
     try:
         model, found = AutoModelForCausalLM.from_pretrained(source, **options)
     except ImportError as error:
@@ -58,7 +71,20 @@ def load_model(
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(_explain(source, who, revision, error)) from error
     _require_all_weights(source, who, found)
-    return with_contiguous_head(model if quantization != "none" else model.to(device))
+    keep_layout(model, lambda layer: bool(layer.in_features % 64 or layer.out_features % 32))
+    placed = quantization != "none" or placement != "device"
+    return with_contiguous_head(model if placed else model.to(device))
+
+
+def _offload(device: torch.device, device_memory: str) -> dict[str, object]:
+    """accelerate's device map: in order of the layers, what fits into that memory stays, the rest is fetched.
+
+    From main memory; where that is the device, from the safetensors file.
+    """
+    most: dict[int | str, int | str] = {"cpu": device_memory}
+    if device.type == "cuda":
+        most = {device.index or 0: device_memory, "cpu": MAIN_MEMORY}
+    return {"device_map": "sequential", "max_memory": most}
 
 
 def _packing(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -71,6 +97,17 @@ def _packing(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConf
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def keep_layout(model: nn.Module, which: Callable[[Any], bool]) -> None:
+    """Leave these nf4 layers in the layout that they were packed in.
+
+    bitsandbytes 0.50 lays them out anew on a CPU with AVX512-BF16, in their first pass without gradients. That fails
+    where a width is no multiple of a block; and from then on the layer gives its input no gradient, without a word.
+    """
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu") and which(layer):
+            setattr(layer, "support_avx512bf16_for_cpu", False)  # noqa: B010 – mypy takes it for a parameter
 
 
 def with_contiguous_head(model: PreTrainedModel) -> PreTrainedModel:
@@ -99,6 +136,14 @@ def best_device() -> torch.device:
 def freeze(model: PreTrainedModel) -> PreTrainedModel:
     """Evaluation mode and no gradients: for teacher and reference."""
     return model.eval().requires_grad_(False)
+
+
+def require_frozen(model: nn.Module, who: str) -> None:
+    """AssertionError where a frozen model would learn, or drop out what it knows: whatever wrapped it since."""
+    learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert not learning, f"{who} is frozen, and {learning[0]} requires a gradient"
+    dropping = [name for name, module in model.named_modules() if module.training]
+    assert not dropping, f"{who} is frozen, and {dropping[0] or 'the model'} is in training mode"
 
 
 def _require_all_weights(source: str, who: str, found: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ def frozen_copy(student: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel
     """
     reference = copy.deepcopy(student)
     for parameter in reference.parameters():
-        parameter.data = parameter.data.to(dtype)
+        if parameter.is_floating_point():  # what bitsandbytes packed is not
+            parameter.data = parameter.data.to(dtype)
     return freeze(reference)
 
 

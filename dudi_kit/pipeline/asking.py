@@ -49,6 +49,8 @@ def ask(run: RunDir, file: Path) -> None:
             gguf_file=source.gguf_file,
             quantization=source.quantization,
             device=best_device(),
+            placement=source.placement,
+            device_memory=source.device_memory,
         )
         batch_size = recipe_from_resolved(run.resolved.read_text(encoding="utf-8")).evaluation.batch_size
         with rich_track(err)("asking the teacher", len(requests)) as advance:

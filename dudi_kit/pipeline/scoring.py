@@ -88,6 +88,8 @@ def _score(source: ModelSource, who: Subject, stage: Stage, data: EvaluationData
         gguf_file=source.gguf_file,
         quantization=source.quantization,
         device=best_device(),
+        placement=source.placement,
+        device_memory=source.device_memory,
     )
     return evaluate_model(
         freeze(model),

@@ -124,7 +124,7 @@ def _lines(plan: Plan, *, main: bool) -> list[tuple[str, str]]:
     epochs = plan.steps * plan.batch_size / plan.rows_per_epoch
     lines = [
         ("hardware", f"{memory.hardware}, {_processes(plan)}"),
-        ("student", f"{plan.parameters:,} parameters in {_precision(plan)}, from {_start(plan.start)}"),
+        ("student", f"{plan.parameters:,} parameters in {_precision(plan)}{_trained(plan)}, from {_start(plan.start)}"),
         *([("cut", f"of {plan.pruning.model}: {kept(plan.pruning)}")] if plan.pruning else []),
         *([("teacher", _teacher(plan.teacher_parameters, plan.teacher))] if plan.teacher and plan.vocabulary else []),
         (
@@ -171,13 +171,20 @@ def _precision(plan: Plan) -> str:
     return "bf16" if plan.deepspeed["bf16"]["enabled"] else "fp32"
 
 
+def _trained(plan: Plan) -> str:
+    """Of an adapter."""
+    adapter = plan.trained_parameters
+    return "" if adapter is None else f", {adapter:,} more trained ({adapter / plan.parameters:.2%})"
+
+
 def _start(source: ModelSource | None) -> str:
     return source.path if source else "random weights"
 
 
 def _teacher(parameters: int | None, source: ModelSource) -> str:
     held = source.dtype if source.quantization == "none" else source.quantization
-    return f"{parameters:,} parameters in {held}, {source.path}"
+    placed = {"device": "", "offload": f", {source.device_memory} of them on the device", "sharded": ", shared out"}
+    return f"{parameters:,} parameters in {held}{placed[source.placement]}, {source.path}"
 
 
 def _disk(disk: PlannedDisk) -> str:

@@ -5,10 +5,18 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dudi_kit.plan.engine import Offloaded
-from dudi_kit.plan.engine_memory import MOMENTS, engine_of
+from dudi_kit.plan.engine_memory import MOMENTS
 from dudi_kit.plan.hardware import Hardware
 from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
-from dudi_kit.plan.memory import CPU_LIBRARIES, estimate, padded, teacher_bytes
+from dudi_kit.plan.memory import (
+    CPU_LIBRARIES,
+    estimate,
+    held_bytes,
+    offloaded_bytes,
+    padded,
+    reference_bytes,
+    teacher_bytes,
+)
 from dudi_kit.plan.schema import PlannedDisk, PlannedMemory, Remedy, StageMemory
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import PrunedStudent
@@ -54,7 +62,7 @@ def planned_memory(job: Job, hardware: Hardware) -> PlannedMemory:
         stage=job.stage,
         stages=stages,
         host_bytes=host_bytes(job) * hardware.devices,
-        offloaded_bytes=engine_of(job).host * hardware.devices,
+        offloaded_bytes=offloaded_bytes(job) * hardware.devices,
         remedies=remedies(job, hardware),
     )
 
@@ -63,17 +71,18 @@ def host_bytes(job: Job) -> int:
     """Main memory of one process while it loads: the teacher first, unless it is packed on its GPU; then the student in
     fp32 and the reference. On a CPU they stay, and training needs more."""
     libraries = CPU_LIBRARIES if job.on_cpu else CUDA_HOST_LIBRARIES
-    teacher = 0 if job.teacher is None or job.quantization != "none" else teacher_bytes(job)
-    student = FP32 * job.student.parameters * (2 if "sequence" in job.signals else 1)
+    loaded = job if job.on_cpu and job.placement == "offload" else replace(job, placement="device", device_memory=None)
+    teacher = 0 if job.teacher is None or job.quantization != "none" else teacher_bytes(loaded)
+    student = held_bytes(job.student, FP32, job.packed) * (2 if reference_bytes(job) else 1)
     return libraries + (teacher + student if job.on_cpu else max(teacher, student))
 
 
-def planned_disk(recipe: Recipe, parameters: int) -> PlannedDisk:
-    """What training leaves on disk at most."""
+def planned_disk(recipe: Recipe, parameters: int, adapter: int | None) -> PlannedDisk:
+    """What training leaves on disk at most. adapter: its parameters."""
     # Without checkpoints there is still the one that a signal leaves.
     kept = recipe.training.keep_checkpoints + 1 if recipe.training.checkpoint_every else 1
-    checkpoint = checkpoint_bytes(recipe, parameters)
-    final, tokenizers = parameters * FP32, TOKENIZER_BYTES * (kept + 2)
+    checkpoint = checkpoint_bytes(recipe, parameters, adapter)
+    final, tokenizers = (parameters + (adapter or 0)) * FP32, TOKENIZER_BYTES * (kept + 2)
     pruned = final if isinstance(recipe.student, PrunedStudent) and recipe.student.cold_start is None else 0
     return PlannedDisk(
         checkpoint_bytes=checkpoint,
@@ -85,12 +94,15 @@ def planned_disk(recipe: Recipe, parameters: int) -> PlannedDisk:
     )
 
 
-def checkpoint_bytes(recipe: Recipe, parameters: int) -> int:
-    """The model as a transformers folder, fp32 weights where those differ, moments, and a refreshed reference."""
-    precision = recipe.training.precision
-    weights = FP32 if precision == "fp32" else BYTES["bf16"] + FP32
+def checkpoint_bytes(recipe: Recipe, parameters: int, adapter: int | None) -> int:
+    """The model as a transformers folder, with its adapter merged and beside it; of what is trained, fp32 weights where
+    those differ, and moments; a refreshed reference."""
+    size = BYTES[recipe.training.precision]
     refreshed = isinstance(recipe.signals.sequence.reference, RefreshedReference) and recipe.signals.sequence.weight > 0
-    return parameters * (weights + MOMENTS[recipe.training.optimizer] + (BYTES[precision] if refreshed else 0))
+    folder = (parameters + (adapter or 0)) * size
+    trained, same = (parameters, size == FP32) if adapter is None else (adapter, False)
+    state = trained * (MOMENTS[recipe.training.optimizer] + (0 if same else FP32))
+    return folder * (2 if refreshed else 1) + state
 
 
 def remedies(job: Job, hardware: Hardware) -> list[Remedy]:
@@ -108,7 +120,9 @@ def _changes(job: Job, limit: int) -> Iterator[Change]:
     """Every field that might help, with the mildest value that is enough, or the strongest there is."""
     if rows := _micro_batch(job, limit):
         yield rows
-    if job.teacher is not None and job.quantization == "none" and job.teacher_terms:
+    if not job.recomputes:
+        yield Change("training.activation_checkpointing", "false", "true", replace(job, recomputes=True))
+    if job.teacher is not None and job.placement == "device" and job.quantization == "none" and job.teacher_terms:
         for packed in ("int8", "nf4"):
             smaller = replace(job, quantization=packed, teacher_dtype="bf16")
             yield Change("teacher.quantization", "none", packed, smaller)

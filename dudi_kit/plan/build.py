@@ -19,6 +19,7 @@ from dudi_kit.data.example import Example
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.tokenizers import load_tokenizer, train_tokenizer
 from dudi_kit.models.scratch import architecture_config, count_parameters
+from dudi_kit.models.targets import count_trained
 from dudi_kit.plan.arithmetic import Arithmetic, arithmetic
 from dudi_kit.plan.budget import planned_disk, planned_memory
 from dudi_kit.plan.chain import Stage
@@ -29,7 +30,8 @@ from dudi_kit.plan.inputs import largest_inputs
 from dudi_kit.plan.job import Job
 from dudi_kit.plan.launchers import launchers
 from dudi_kit.plan.layout import RunDir
-from dudi_kit.plan.models import config_of, context_of, encoder_of, given, tokenizer_of, trained
+from dudi_kit.plan.memory import bytes_of
+from dudi_kit.plan.models import config_of, context_of, encoder_of, given, held_as, tokenizer_of, trained
 from dudi_kit.plan.notices import notices_of, paths_outside
 from dudi_kit.plan.pruning import decide_pruning, pruned_config, read_pruning
 from dudi_kit.plan.rollouts import lay_out_server, rollout_notices, server_of
@@ -41,7 +43,7 @@ from dudi_kit.recipe.derive import reading_terms
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import GivenTokenizer, PretrainedStudent, PrunedStudent, ScratchStudent, TeacherModel
-from dudi_kit.recipe.schema.signals import Signals
+from dudi_kit.recipe.schema.signals import RefreshedReference, Signals
 from dudi_kit.verbalizer.demonstration import Demonstrator
 from dudi_kit.verbalizer.label_words.files import label_sets
 from dudi_kit.verbalizer.label_words.words import LabelWords, check_declared
@@ -117,6 +119,8 @@ def build_plan(
     parameters = count_parameters(config)
     lay_out_server(recipe, stage.run, student, config)
     engine = ds_config(recipe, batches, parameters)
+    adapter = recipe.student.adapter
+    trained_parameters = count_trained(config, adapter) if adapter else None
     return Plan(
         name=recipe.name,
         lock=stage.lock,
@@ -131,9 +135,10 @@ def build_plan(
         teacher_room=room,
         **batches._asdict(),
         parameters=parameters,
+        trained_parameters=trained_parameters,
         teacher_parameters=count_parameters(teaching.config) if teaching else None,
         memory=planned_memory(_job(recipe, config, teaching, made, batches, hardware, engine), hardware),
-        disk=planned_disk(recipe, parameters),
+        disk=planned_disk(recipe, parameters, trained_parameters),
         deepspeed=engine,
         launch=["python", *launch_command(processes, str(stage.run.path), resume=False)],
         launchers=launchers(str(stage.run.path), hardware),
@@ -267,8 +272,8 @@ def _given_tokenizer(stage: Stage, setting: GivenTokenizer) -> PreTrainedTokeniz
 def _teacher_source(stage: Stage) -> ModelSource | None:
     teacher = stage.recipe.teacher
     if stage.teacher is not None and teacher is not None:
-        return trained(stage.teacher.run, teacher.dtype, teacher.quantization)
-    return given(teacher, teacher.dtype, teacher.quantization) if isinstance(teacher, TeacherModel) else None
+        return held_as(trained(stage.teacher.run, teacher.dtype), teacher)
+    return held_as(given(teacher, teacher.dtype), teacher) if isinstance(teacher, TeacherModel) else None
 
 
 def _teaching(stage: Stage, student: Encoder, config: PreTrainedConfig, examples: Sequence[Example]) -> Teaching | None:
@@ -347,6 +352,7 @@ def _job(
     engine: Mapping[str, Any],
 ) -> Job:
     """What the memory of a training process depends on. engine: DeepSpeed's configuration."""
+    adapter = recipe.student.adapter
     source, mapped = (teaching.source, teaching.vocabulary) if teaching else (None, None)
     return Job(
         student=shape_of(config, count_parameters(config)),
@@ -366,6 +372,12 @@ def _job(
         optimizer=recipe.training.optimizer,
         offloaded=offloaded_parts(recipe),
         bucket=bucket_of(engine),
+        adapter=count_trained(config, adapter) if adapter else None,
+        packed=adapter.quantization if adapter else "none",
+        copies_reference=adapter is None or isinstance(recipe.signals.sequence.reference, RefreshedReference),
+        recomputes=recipe.training.activation_checkpointing,
+        placement=source.placement if source else "device",
+        device_memory=bytes_of(source.device_memory) if source and source.device_memory else None,
         buckets=mapped.size + 1 if isinstance(mapped, MappedVocabulary) else 0,
     )
 

@@ -66,15 +66,15 @@ def engine_of(job: Job) -> Engine:
         return Engine(b * P, optimizer, 0, held, FP32 * P, FP32 * bucket, FP32 * bucket + 2 * share)
     # fp32 sums are kept from micro-batch to micro-batch; the bucket is cast to fp32 while it is reduced.
     update = max(_reducing(job), share + step_of_share)
-    return Engine(_weights(job), optimizer, 0, share, share, b * bucket, update, _weights_on_host(job))
+    return Engine(weights_at_work(job), optimizer, 0, share, share, b * bucket, update, weights_on_host(job))
 
 
 def _offloaded(job: Job) -> Engine:
     """Master weights, moments and the sums of gradients in main memory, where they are updated."""
     gradients = job.student.parameters * job.size if job.stage == 1 else 0
-    host = (2 * FP32 + MOMENTS[job.optimizer]) * _share(job) + _weights_on_host(job)
+    host = (2 * FP32 + MOMENTS[job.optimizer]) * _share(job) + weights_on_host(job)
     bucket = job.size * _bucket(job)
-    return Engine(_weights(job), 0, 0, gradients, gradients, bucket, _reducing(job), host)
+    return Engine(weights_at_work(job), 0, 0, gradients, gradients, bucket, _reducing(job), host)
 
 
 def _share(job: Job) -> int:
@@ -97,13 +97,14 @@ def shares_of_weights(job: Job) -> int:
     return 0 if job.offloads("parameters") else _share(job) * job.size
 
 
-def _weights(job: Job) -> int:
-    """At stage 3 with what is gathered while a layer works: two buckets, or the largest matrix."""
+def weights_at_work(job: Job) -> int:
+    """The same, at stage 3 with what is gathered while a layer works: two buckets, or the largest matrix."""
     if job.stage < 3:
         return shares_of_weights(job)
     gathered = min(job.student.parameters, max(2 * job.bucket, job.student.largest_matrix))
     return shares_of_weights(job) + gathered * job.size
 
 
-def _weights_on_host(job: Job) -> int:
+def weights_on_host(job: Job) -> int:
+    """A process's share of the weights, where it lies in main memory."""
     return _share(job) * job.size if job.offloads("parameters") else 0

@@ -1,11 +1,12 @@
 """All that the memory of a training process depends on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from dudi_kit.plan.engine import MOST_IN_A_BUCKET, Offloaded
 from dudi_kit.plan.shape import ModelShape
-from dudi_kit.recipe.schema.models import Dtype, Quantization
+from dudi_kit.recipe.schema.adapters import Quantization
+from dudi_kit.recipe.schema.models import Dtype, Placement
 from dudi_kit.recipe.schema.training import Optimizer
 
 BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2}
@@ -57,6 +58,31 @@ class Job:
 
     buckets: int = 0
     """In which the pieces of two vocabularies meet, the rest as one of them; 0 where both have the same pieces."""
+
+    adapter: int | None = None
+    """Parameters of the student's adapter: only they are trained. None: all of the student's are."""
+
+    packed: Quantization = "none"
+    """How the frozen weights under an adapter are packed."""
+
+    copies_reference: bool = True
+    """False where the reference is the student without its adapter."""
+
+    recomputes: bool = False
+    """Activation checkpointing."""
+
+    placement: Placement = "device"
+    """Of the teacher."""
+
+    device_memory: int | None = None
+    """The most that an offloaded teacher's weights take, in bytes."""
+
+    @property
+    def learner(self) -> "Job":
+        """As far as it learns: the student, or its adapter alone."""
+        if self.adapter is None:
+            return self
+        return replace(self, student=replace(self.student, parameters=self.adapter, vocabulary=0), adapter=None)
 
     @property
     def size(self) -> int:

@@ -6,12 +6,14 @@ student, N processes. Not in the estimate: what an allocator keeps unused, and i
 `benchmarks/memory.py` holds it against measured peaks.
 """
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from dudi_kit.plan.engine_memory import engine_of, shares_of_weights
+from dudi_kit.plan.engine_memory import engine_of, shares_of_weights, weights_at_work, weights_on_host
 from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
 from dudi_kit.plan.shape import ModelShape
-from dudi_kit.recipe.schema.models import Quantization
+from dudi_kit.recipe.schema.adapters import Quantization
+from dudi_kit.recipe.schema.models import MemorySize
 from dudi_kit.signals.chunks import CHUNK_ELEMENTS
 
 Part = Literal[
@@ -77,21 +79,19 @@ def estimate(job: Job) -> Estimate:
 
 
 def _estimate(job: Job, inputs: Inputs) -> Estimate:
-    engine = engine_of(job)
+    engine = engine_of(job.learner)
     always: Parts = {
         "libraries": CPU_LIBRARIES if job.on_cpu else CUDA_LIBRARIES,
-        "weights": engine.weights,
+        "weights": engine.weights + frozen_bytes(job),
         "optimizer": engine.optimizer,
         "teacher": teacher_bytes(job),
-        "reference": job.student.parameters * job.size if "sequence" in job.signals else 0,
+        "reference": reference_bytes(job),
     }
     heap = heap_bytes(job, inputs)
     held: Parts = always | {"gradients": engine.held, "allocator": round(LEFT * heap)}
     phases: dict[Phase, Parts] = {}
     if job.rolls_out and inputs.sampled_rows:
-        # ZeRO-3 gathers the whole student once, beside the shares.
-        whole = job.student.parameters * job.size if job.stage == 3 else 0
-        phases["sample"] = held | {"weights": shares_of_weights(job) + whole, "rollouts": rollout_bytes(job, inputs)}
+        phases["sample"] = held | {"weights": sampling_weights(job), "rollouts": rollout_bytes(job, inputs)}
     said = teacher_logits(job, inputs)
     if said:
         phases["ask the teacher"] = held | {"logits": said, "activations": teacher_pass(job, inputs)}
@@ -103,19 +103,55 @@ def _estimate(job: Job, inputs: Inputs) -> Estimate:
     phases["backward"] = always | {"gradients": engine.gathered, "engine": engine.bucket} | working
     # The gradient of a tied embedding comes twice, from the head and from the input, and their sum is a third.
     embedding = job.student.vocabulary * job.student.hidden * job.size * (3 if job.student.tied else 1)
-    phases["update"] = held | {"gradients": engine.full, "engine": max(engine.update, embedding)}
+    update = max(engine.update, embedding) if job.adapter is None else engine.update
+    phases["update"] = held | {"gradients": engine.full, "engine": update}
     return Estimate(phases)
 
 
+def frozen_bytes(job: Job) -> int:
+    """Of the weights under an adapter, which have neither gradient nor optimizer."""
+    if job.adapter is None:
+        return 0
+    return weights_at_work(job) if job.packed == "none" else held_bytes(job.student, job.size, job.packed)
+
+
+def sampling_weights(job: Job) -> int:
+    """ZeRO-3 gathers the whole student once, beside the shares."""
+    if job.stage < 3:
+        return shares_of_weights(job.learner) + frozen_bytes(job)
+    return shares_of_weights(job) + (job.student.parameters + (job.adapter or 0)) * job.size
+
+
+def offloaded_bytes(job: Job) -> int:
+    """Main memory of one process for what has left its device."""
+    return engine_of(job.learner).host + (weights_on_host(job) if job.adapter is not None else 0)
+
+
+def reference_bytes(job: Job) -> int:
+    """Of π_ref, where it is a model of its own."""
+    held = "sequence" in job.signals and job.copies_reference
+    return held_bytes(job.student, job.size, job.packed) if held else 0
+
+
 def teacher_bytes(job: Job) -> int:
-    """Of the teacher's weights: the linear layers packed, embeddings, head and norms not."""
+    """Of the teacher's weights, as far as they lie on the device."""
     if job.teacher is None:
         return 0
-    size = BYTES[job.teacher_dtype]
-    if job.quantization == "none":
-        return job.teacher.parameters * size
-    packed = job.teacher.parameters - job.teacher.embeddings
-    return round(packed * PACKED[job.quantization]) + job.teacher.embeddings * size
+    if job.placement == "sharded":
+        return weights_at_work(replace(job, student=job.teacher, precision=job.teacher_dtype, stage=3))
+    whole = held_bytes(job.teacher, BYTES[job.teacher_dtype], job.quantization)
+    return whole if job.device_memory is None else min(whole, job.device_memory)
+
+
+def held_bytes(shape: ModelShape, size: int, quantization: Quantization) -> int:
+    """Of all weights: the linear layers packed, embeddings, head and norms not."""
+    packed = 0 if quantization == "none" else shape.parameters - shape.embeddings
+    return round(packed * PACKED.get(quantization, 0)) + (shape.parameters - packed) * size
+
+
+def bytes_of(text: MemorySize) -> int:
+    """`20GiB` in bytes."""
+    return int(text[:-3]) * {"MiB": 2**20, "GiB": 2**30}[text[-3:]]
 
 
 def teacher_logits(job: Job, inputs: Inputs) -> int:
@@ -159,7 +195,7 @@ def backward_logits(job: Job, inputs: Inputs) -> int:
     heard = max(teacher_logits(job, inputs) + kept, kept + 2 * read) if kept else teacher_logits(job, inputs) + read
     tokens = heard + one + TOKEN_TEMPORARIES * chunk if job.teacher_terms else 0
     likelihoods = 2 * one + read + LIKELIHOOD_TEMPORARIES * chunk if job.signals - TOKEN_SIGNALS else 0
-    head = one + job.student.vocabulary * job.student.hidden * job.size
+    head = one + (job.student.vocabulary * job.student.hidden * job.size if job.adapter is None else 0)
     return round(max(tokens, likelihoods, head))
 
 
@@ -177,11 +213,14 @@ def heap_bytes(job: Job, inputs: Inputs) -> int:
 
 
 def activations(job: Job, inputs: Inputs) -> int:
-    """What the student's forward pass keeps for backward."""
+    """What the student's forward pass keeps for backward; with checkpointing, the inputs of all layers, and all of the
+    one that is computed again."""
     rows, columns = inputs.rows * job.sides, inputs.prompt + _response(job, inputs)
-    return rows * columns * job.student.layers * layer_bytes(job.student, job.size) + (
-        job.student.layers * mask_bytes(rows, columns, job.size)
-    )
+    one = rows * columns * layer_bytes(job.student, job.size) + mask_bytes(rows, columns, job.size)
+    unpacked = 0 if job.packed == "none" else job.size * job.student.hidden * job.student.intermediate
+    if job.recomputes:
+        return one + job.student.layers * rows * columns * job.student.hidden * job.size + unpacked
+    return job.student.layers * one + unpacked
 
 
 def layer_bytes(shape: ModelShape, size: int) -> int:

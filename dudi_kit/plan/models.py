@@ -11,15 +11,14 @@ from dudi_kit.data.tokenizers import load_tokenizer
 from dudi_kit.errors import ModelError
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.schema import ModelSource
-from dudi_kit.recipe.schema.models import Dtype, Pretrained, Quantization
+from dudi_kit.recipe.schema.models import Dtype, Pretrained, Teacher
 
 
-def given(model: Pretrained, dtype: Dtype, quantization: Quantization = "none") -> ModelSource:
+def given(model: Pretrained, dtype: Dtype) -> ModelSource:
     """Where a model that the recipe names comes from."""
     return ModelSource(
         path=model.model,
         dtype=dtype,
-        quantization=quantization,
         revision=model.revision,
         gguf_file=model.gguf_file,
         tokenizer=model.tokenizer,
@@ -28,9 +27,15 @@ def given(model: Pretrained, dtype: Dtype, quantization: Quantization = "none") 
     )
 
 
-def trained(run: RunDir, dtype: Dtype, quantization: Quantization = "none") -> ModelSource:
+def trained(run: RunDir, dtype: Dtype) -> ModelSource:
     """A model that a run of ours trained, or will have trained."""
-    return ModelSource(path=str(run.final), dtype=dtype, quantization=quantization, tokenizer=str(run.tokenizer))
+    return ModelSource(path=str(run.final), dtype=dtype, tokenizer=str(run.tokenizer))
+
+
+def held_as(source: ModelSource, teacher: Teacher) -> ModelSource:
+    """The same, packed and placed as the teacher is."""
+    fields = ("quantization", "placement", "device_memory")
+    return source.model_copy(update={field: getattr(teacher, field) for field in fields})
 
 
 def tokenizer_of(source: ModelSource, *, who: str) -> PreTrainedTokenizerBase:

@@ -39,10 +39,26 @@ def notices_of(recipe: Recipe, vocabulary: JointVocabulary | None, ledger: Ledge
         *mapping,
         *spans,
         *([stage] if runs != asked else []),
+        *_adapting(recipe),
         *idle,
         *ledger.lines(),
         *tracker_notices(recipe.output.trackers),
     ]
+
+
+def _adapting(recipe: Recipe) -> Iterator[str]:
+    """What an adapter means for the learning rate and for what is saved."""
+    adapter = recipe.student.adapter
+    if adapter is None:
+        return
+    if "learning_rate" not in recipe.training.model_fields_set:
+        rate = recipe.training.learning_rate
+        yield f"training.learning_rate: {rate:g} is the default for whole models; adapters are often given 10 × as much"
+    if adapter.quantization != "none":
+        yield (
+            f"student.adapter: what is saved and scored is the adapter merged into the {adapter.quantization} weights "
+            "unpacked again, as large as the student was"
+        )
 
 
 def _samples_are_no_estimate(recipe: Recipe, vocabulary: JointVocabulary) -> bool:

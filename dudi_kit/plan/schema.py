@@ -6,8 +6,9 @@ from pydantic import Field, ValidationError
 
 from dudi_kit.errors import RunDirectoryError
 from dudi_kit.plan.layout import RunDir, write_json
+from dudi_kit.recipe.schema.adapters import Quantization
 from dudi_kit.recipe.schema.base import Strict
-from dudi_kit.recipe.schema.models import Dtype, Quantization
+from dudi_kit.recipe.schema.models import Dtype, MemorySize, Placement
 
 
 class ModelSource(Strict):
@@ -18,7 +19,10 @@ class ModelSource(Strict):
 
     dtype: Dtype
     quantization: Quantization = "none"
-    """Of the linear layers, once they are loaded; only teachers have one."""
+    """Of the linear layers, once they are loaded. Of the teacher: a student's is its adapter's."""
+
+    placement: Placement = "device"
+    device_memory: MemorySize | None = None
 
     revision: str | None = None
     gguf_file: str | None = None
@@ -248,6 +252,9 @@ class Plan(Strict):
     steps: int
     parameters: int
     """Of the student."""
+
+    trained_parameters: int | None = None
+    """Of its adapter, which come on top; None: all of its own are trained."""
 
     teacher_parameters: int | None
 

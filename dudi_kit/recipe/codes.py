@@ -63,6 +63,7 @@ CODES: dict[str, Kind] = {
     "needs-data": Kind("A language of a task without rows", "Say where its rows are, or leave the language out."),
     "needs-examples": Kind("Worked examples that come from nowhere", "Say where they are drawn from, or ask for none."),
     "needs-labels": Kind("A score of labels for a task without labels", "Add the labels, or choose another score."),
+    "needs-size": Kind("Something that needs to know how much it may take", "Say the size."),
     "needs-teacher": Kind("Something that needs a teacher", "Add a teacher, or turn it off."),
     "needs-versions": Kind("A language in which no version of a row is known", "Name the column that versions share."),
     "no-effect": Kind("A key that would do nothing", "Remove it."),

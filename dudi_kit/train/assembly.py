@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from dudi_kit.data.asked import Asked, read_answers
@@ -15,8 +15,10 @@ from dudi_kit.data.encode import Encoder
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.tokenizers import load_tokenizer
 from dudi_kit.errors import RunDirectoryError
+from dudi_kit.models.adapters import Unadapted, adapt
+from dudi_kit.models.compiling import compile_layers, require_compiler
 from dudi_kit.models.generation import Stops
-from dudi_kit.models.loading import DTYPES, freeze, load_model
+from dudi_kit.models.loading import DTYPES, freeze, load_model, require_frozen
 from dudi_kit.models.reference import frozen_copy
 from dudi_kit.models.scratch import architecture_config, build
 from dudi_kit.plan.build import Teaching, teaching_of, training_rows
@@ -27,10 +29,11 @@ from dudi_kit.plan.schema import ModelSource, Plan
 from dudi_kit.recipe.derive import without_samples
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import ScratchStudent
-from dudi_kit.train.engine import gathered, make_optimizer, partitioned_at_load, prepare
+from dudi_kit.train.engine import gathered, make_optimizer, partitioned_at_load, prepare, shard_frozen
 from dudi_kit.train.loop import Loop, Surroundings
 from dudi_kit.train.rollout_log import RolloutLog, moments_of
 from dudi_kit.train.rollouts import OwnSampler, Sampler
+from dudi_kit.train.saving import refreshed_reference
 from dudi_kit.train.served import VllmServer
 from dudi_kit.train.served_sampler import ServedSampler
 from dudi_kit.train.step import Models, Objective, Padding
@@ -57,18 +60,29 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
     sampler = make_sampler(run, recipe, accelerator, made.rows, student_side, torch.from_numpy(pieces))
     # The teacher first: while a GGUF is unpacked it takes a multiple of its size, and the student is not there yet.
     device = accelerator.device
-    teacher = freeze(_load(plan.teacher, who="teacher", device=device)) if plan.teacher and teaching else None
-    student = start_student(recipe, plan, student_side)
-    dtype = DTYPES[recipe.training.precision]
+    if recipe.training.compile:
+        require_compiler()
+    teacher = _frozen_teacher(plan, plan.teacher, device) if plan.teacher and teaching else None
+    student = start_student(recipe, plan, student_side, device)
+    anchored = "sequence" in objective.weights
     with gathered(student):
-        reference = frozen_copy(student, dtype) if "sequence" in objective.weights else None
+        copied = anchored and not anchored_by_itself(recipe)
+        reference = frozen_copy(student, DTYPES[recipe.training.precision]).to(device) if copied else None
+    if recipe.training.compile:
+        for model in (student, reference, teacher if plan.teacher and plan.teacher.placement == "device" else None):
+            if model is not None:
+                compile_layers(model)
     prepared = prepare(accelerator, student, make_optimizer(student, recipe, accelerator.print))
+    anchor = Unadapted(prepared.engine.module) if anchored and reference is None else reference
+    for who, frozen in (("the teacher", teacher), ("the reference", anchor)):
+        if frozen is not None:
+            require_frozen(frozen, who)
     return Loop(
         run=run,
         recipe=recipe,
         plan=plan,
         accelerator=accelerator,
-        models=Models(prepared.engine, teacher, reference.to(device) if reference is not None else None),
+        models=Models(prepared.engine, teacher, anchor),
         student=prepared,
         objective=objective,
         between=objective_of(without_samples(recipe.signals)),
@@ -116,12 +130,17 @@ def planned_rows(run: RunDir, recipe: Recipe, plan: Plan, student: Encoder, teac
     return made
 
 
-def start_student(recipe: Recipe, plan: Plan, encoder: Encoder) -> PreTrainedModel:
-    """The student before its first step, in fp32."""
+def start_student(recipe: Recipe, plan: Plan, encoder: Encoder, device: torch.device | None = None) -> PreTrainedModel:
+    """The student before its first step, in fp32, or packed on the device under its adapter."""
+    adapter = recipe.student.adapter
     if plan.start is not None:
+        packed = adapter.quantization if adapter else "none"
+        start, here = plan.start, None
+        if packed != "none":
+            start, here = start.model_copy(update={"quantization": packed, "dtype": "bf16"}), device
         # A GGUF is unpacked as a whole; the engine cuts it up later.
         with nullcontext() if plan.start.gguf_file else partitioned_at_load(plan):
-            model = _load(plan.start, who="student")
+            model = _load(start, who="student", device=here)
     else:
         student = recipe.student
         assert isinstance(student, ScratchStudent), "only a student from scratch has no weights to start from"
@@ -134,7 +153,27 @@ def start_student(recipe: Recipe, plan: Plan, encoder: Encoder) -> PreTrainedMod
         model = build(config, seed=recipe.training.seed)
     # Made new: a checkpoint's own one may hold settings that transformers refuses to save once it is changed.
     model.generation_config = GenerationConfig(eos_token_id=list(encoder.stop_ids), pad_token_id=encoder.pad_id)
-    return model
+    if adapter is not None:
+        assert plan.start is not None, "the recipe's checks refuse an adapter on random weights"
+        adapt(model, adapter, seed=recipe.training.seed, base=plan.start.path, revision=plan.start.revision)
+    if recipe.training.activation_checkpointing:
+        model.activation_checkpointing_enable()
+    return model.train()
+
+
+def anchored_by_itself(recipe: Recipe) -> bool:
+    """π_ref is the student without its adapter, which was nothing at the start: no second model is needed."""
+    return recipe.student.adapter is not None and refreshed_reference(recipe) is None
+
+
+def _frozen_teacher(plan: Plan, source: ModelSource, device: torch.device) -> nn.Module:
+    """On the device, or shared out over the processes."""
+    if source.placement != "sharded":
+        here: nn.Module = freeze(_load(source, who="teacher", device=device))
+        return here
+    whole = _load(source.model_copy(update={"placement": "device"}), who="teacher")
+    sharded: nn.Module = shard_frozen(freeze(whole), plan)
+    return sharded
 
 
 def _load(source: ModelSource, *, who: str, device: torch.device | None = None) -> PreTrainedModel:
@@ -146,4 +185,6 @@ def _load(source: ModelSource, *, who: str, device: torch.device | None = None) 
         gguf_file=source.gguf_file,
         quantization=source.quantization,
         device=device,
+        placement=source.placement,
+        device_memory=source.device_memory,
     )

@@ -204,9 +204,14 @@ def filled(shell: nn.Module, sharded: nn.Module) -> Iterator[nn.Module]:
 
 def gathered(model: nn.Module) -> AbstractContextManager[None]:
     """All weights of a partitioned model, to be read by every process; nothing where it is whole."""
+    return whole(list(model.parameters()))
+
+
+def whole(parameters: list[nn.Parameter]) -> AbstractContextManager[None]:
+    """The same of some parameters."""
     from deepspeed import zero  # late: what it takes the machine for is said first, in `start_accelerator`
 
-    made: AbstractContextManager[None] = zero.GatheredParameters(list(model.parameters()))
+    made: AbstractContextManager[None] = zero.GatheredParameters(parameters)
     return made
 
 
@@ -226,6 +231,7 @@ def shard_frozen(model: nn.Module, plan: Plan) -> Any:
     with contextlib.redirect_stdout(io.StringIO()):
         engine, *_ = deepspeed.initialize(model=model, config=config)
     engine.module.eval()
+    engine.training = False
     return engine
 
 

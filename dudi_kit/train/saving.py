@@ -26,12 +26,14 @@ from torch import Tensor, nn
 
 from dudi_kit.data.tokenizers import load_tokenizer
 from dudi_kit.errors import RunDirectoryError
+from dudi_kit.models.adapters import save_model
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.schema import Plan
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.signals import RefreshedReference
 from dudi_kit.train import checkpoints
 from dudi_kit.train.checkpoints import Checkpoint
+from dudi_kit.train.engine import whole
 from dudi_kit.train.rng import random_states, seed_anew, set_random_states
 from dudi_kit.train.state import (
     KINDS,
@@ -139,10 +141,9 @@ class Saving:
         """Gathered by all processes, one kind after the other: the first one keeps no more than one of them."""
         main = self.accelerator.is_main_process
         weights = gathered(models.student, "weights", keep=main)
-        if main:
-            write_student(folder, self.run, models.student, weights)
-            if not _holds(folder / MODEL, weights):
-                save_file(weights, _file_of(folder, "weights"))
+        write_student(folder, self.run, models.student, weights, main=main)
+        if main and not _holds(folder / MODEL, weights):
+            save_file(weights, _file_of(folder, "weights"))
         weights.clear()
         if packs_moments(models.student):
             save_file(own_pieces(models.student), self._own_file(folder, "optimizer"))
@@ -172,17 +173,20 @@ class Saving:
         )
 
 
-def write_student(folder: Path, run: RunDir, engine: Any, weights: Mapping[str, Tensor]) -> None:
-    """Write the student as a transformers folder with its tokenizer.
+def write_student(folder: Path, run: RunDir, engine: Any, weights: Mapping[str, Tensor], *, main: bool) -> None:
+    """Write the student as a transformers folder with its tokenizer, an adapter merged and beside it. Every process
+    must call it; only the main one writes.
 
-    weights: whole, in fp32, by name, of all parameters that learn; they are saved as training computes with them. A
-    student with an adapter saves that alone.
+    weights: whole, in fp32, by name, of all parameters that learn; they are saved as training computes with them.
     """
     student = engine.module
-    buffers = {name for name, _ in student.named_buffers()}
-    tensors = {name: tensor for name, tensor in student.state_dict().items() if name in buffers}
-    tensors |= {name: weights[name].to(parameter.dtype) for name, parameter in trained(engine)}
-    student.save_pretrained(folder, state_dict=tensors)
+    with whole([parameter for parameter in student.parameters() if not parameter.requires_grad]):
+        if not main:
+            return
+        buffers = {name for name, _ in student.named_buffers()}
+        tensors = {name: tensor for name, tensor in student.state_dict().items() if name in buffers}
+        tensors |= {name: weights[name].to(parameter.dtype) for name, parameter in trained(engine)}
+        save_model(student, folder, tensors)
     load_tokenizer(str(run.tokenizer)).save_pretrained(folder)
 
 

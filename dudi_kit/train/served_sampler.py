@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from dudi_kit.errors import EnvironmentLack
+from dudi_kit.models.adapters import save_model
 from dudi_kit.models.generation import Continuation, Stops
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.rollouts import Rollouts, VllmEngine
@@ -158,7 +159,7 @@ def write_weights(model: PreTrainedModel, folder: Path) -> None:
     partial = folder / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        model.save_pretrained(partial)
+        save_model(model, partial)
         for file in (*partial.glob("*.safetensors"), *partial.glob("*.safetensors.index.json")):
             file.replace(folder / file.name)
     except (OSError, SafetensorError) as error:

@@ -73,16 +73,17 @@ def save_final(loop: Loop) -> None:
     """Write `final/` as a transformers folder: it appears whole, and its being there means that training is done."""
     accelerator, run, engine = loop.accelerator, loop.run, loop.models.student
     accelerator.wait_for_everyone()
-    weights = gathered(engine, "weights", keep=accelerator.is_main_process)
-    if accelerator.is_main_process:
-        unfinished = run.path / ".final.partial"
+    main, unfinished = accelerator.is_main_process, run.path / ".final.partial"
+    weights = gathered(engine, "weights", keep=main)
+    if main:
         shutil.rmtree(unfinished, ignore_errors=True)
-        try:
-            write_student(unfinished, run, engine, weights)
+    try:
+        write_student(unfinished, run, engine, weights, main=main)
+        if main:
             unfinished.replace(run.final)
-        except (OSError, SafetensorError) as error:  # the latter is what a full disk raises in safetensors
-            reason = getattr(error, "strerror", None) or error
-            raise EnvironmentLack(f"can't write {run.final}: {reason}. Free some space and --resume.") from error
+    except (OSError, SafetensorError) as error:  # the latter is what a full disk raises in safetensors
+        reason = getattr(error, "strerror", None) or error
+        raise EnvironmentLack(f"can't write {run.final}: {reason}. Free some space and --resume.") from error
     accelerator.wait_for_everyone()
 
 

@@ -399,3 +399,46 @@ def test_label_words_enter_the_lock_by_their_content(tmp_path: Path) -> None:
     assert chain(write_chain(tmp_path, **changes)).lock == before
     words.write_text(words.read_text(encoding="utf-8").replace("[x]", "[z]"), encoding="utf-8")
     assert chain(write_chain(tmp_path, **changes)).lock != before
+
+
+# Adapters
+
+
+def test_the_plan_counts_an_adapter_and_says_that_the_learning_rate_is_for_whole_models(tmp_path: Path) -> None:
+    file = with_models(
+        tmp_path,
+        student={"model": "./models/student", "adapter": {"rank": 2, "quantization": "nf4"}},
+        training={"steps": 2, "batch_size": 4, "precision": "bf16", "checkpoint_every": 1},
+    )
+    plan, *_ = planned(file)
+    attention, feed_forward = 4 * (16 + 16), 3 * (16 + 32)
+    assert plan.trained_parameters == 2 * (attention + feed_forward)
+    assert plan.disk.checkpoint_bytes == 2 * plan.parameters + plan.trained_parameters * (2 + 4 + 8)
+    said = " ".join(plan.notices)
+    assert "training.learning_rate: 1e-05 is the default for whole models" in said
+    assert "merged into the nf4 weights" in said
+
+
+def test_a_target_that_the_student_lacks_is_refused_by_the_plan(tmp_path: Path) -> None:
+    adapter = {"targets": ["c_attn"]}
+    file = with_models(tmp_path, student={"model": "./models/student", "adapter": adapter})
+    with pytest.raises(ModelError, match=r"student\.adapter\.targets: 'c_attn' is no linear layer.*q_proj, k_proj"):
+        planned(file)
+
+
+def test_a_cold_start_gets_an_adapter_too(tmp_path: Path) -> None:
+    student = {"model": "./models/student", "adapter": {"rank": 2}, "cold_start": {"steps": 1}}
+    plan, stage, _ = planned(with_models(tmp_path, student=student))
+    assert stage.start is not None
+    cold = build_plan(stage.start, processes=1, ledger=Ledger())
+    assert cold.trained_parameters == plan.trained_parameters is not None
+
+
+def test_the_place_of_a_teacher_is_in_the_plan_and_not_in_the_lock(tmp_path: Path) -> None:
+    teacher = {"model": "./models/teacher", "placement": "offload", "device_memory": "1MiB"}
+    here, *_ = planned(with_models(tmp_path))
+    file = write_chain(tmp_path, teacher=teacher, student={"model": "./models/student"})
+    there, *_ = planned(file)
+    assert there.teacher is not None
+    assert (there.teacher.placement, there.teacher.device_memory) == ("offload", "1MiB")
+    assert there.lock == here.lock

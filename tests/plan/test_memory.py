@@ -13,6 +13,7 @@ from dudi_kit.plan.job import Inputs, Job
 from dudi_kit.plan.memory import (
     activations,
     backward_logits,
+    bytes_of,
     estimate,
     layer_bytes,
     mask_bytes,
@@ -215,3 +216,38 @@ def test_more_processes_never_need_more_each() -> None:
     for stage in (0, 1, 2, 3):
         peaks = [estimate(replace(JOB, stage=stage, processes=n, precision="bf16")).peak for n in (1, 2, 8)]
         assert peaks == sorted(peaks, reverse=True)
+
+
+# Adapters, checkpointing, and where the teacher lies, by hand
+
+ADAPTED = replace(JOB, adapter=100, precision="bf16", copies_reference=False)
+
+
+def test_under_an_adapter_only_the_adapter_has_gradients_and_an_optimizer() -> None:
+    assert engine_of(ADAPTED.learner).optimizer == 12 * 100
+    always = estimate(ADAPTED).phases["update"]
+    assert always["weights"] == 2 * P + 2 * 100
+    assert always["optimizer"] == 12 * 100
+    assert always["reference"] == 0
+    assert estimate(replace(ADAPTED, copies_reference=True)).phases["update"]["reference"] == 2 * P
+
+
+def test_the_frozen_weights_may_be_packed() -> None:
+    packed = estimate(replace(ADAPTED, packed="int8")).phases["update"]["weights"]
+    assert packed == (P - 50 * 8) + 2 * 50 * 8 + 2 * 100
+
+
+def test_checkpointing_keeps_the_inputs_of_all_layers_and_all_of_one() -> None:
+    tokens = 2 * 2 * 48
+    whole, recomputed = activations(JOB, INPUTS), activations(replace(JOB, recomputes=True), INPUTS)
+    assert whole - recomputed == whole // 2 - 2 * tokens * 8 * 4
+
+
+def test_an_offloaded_teacher_takes_what_it_may_and_a_shared_one_its_share_and_what_is_gathered() -> None:
+    whole = 10 * P * 2
+    assert teacher_bytes(replace(JOB, placement="offload", device_memory=bytes_of("1MiB"))) == whole
+    assert teacher_bytes(replace(JOB, placement="offload", device_memory=500)) == 500
+    assert teacher_bytes(replace(JOB, placement="sharded", processes=4)) == whole // 4 + whole, (
+        "a bucket is larger than it"
+    )
+    assert bytes_of("20GiB") == 20 * 2**30

@@ -119,6 +119,7 @@ BEYOND_A_SCHEMA = {
         "needs-key",
         "needs-labels",
         "needs-language",
+        "needs-size",
         "needs-teacher",
         "needs-versions",
         "no-effect",

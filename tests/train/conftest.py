@@ -46,6 +46,29 @@ RUNS: dict[str, dict[str, Any]] = {
         "verbalizer__vocabulary__mapping": "auto",
         "training__steps": "2",
     },
+    # an adapter with a copy of the student as its reference, and with its own base; and what may change nothing: a
+    # teacher on disk or shared out, activations computed again
+    "1x8-lora": {
+        "student__adapter": "{rank: 4, alpha: 64}",
+        "signals__sequence__reference": "{type: refreshed, every: 100}",
+        "teacher__placement": "offload",
+        "teacher__device_memory": "1MiB",
+        "training__checkpoint_every": "2",
+        **GREEDY,
+    },
+    "2x4-zero3-lora": {
+        "processes": 2,
+        "deepspeed__stage": "3",
+        "student__adapter": "{rank: 4, alpha: 64}",
+        "training__activation_checkpointing": "true",
+        "teacher__placement": "sharded",
+        **GREEDY,
+    },
+    "1x8-qlora": {
+        "student__adapter": "{rank: 4, alpha: 64, quantization: nf4}",
+        "training__precision": "bf16",
+        "training__steps": "2",
+    },
     # for the tests of resuming
     "six-bf16": {
         "training__steps": "6",

@@ -35,9 +35,13 @@ def test_a_checkpoints_odd_generation_settings_do_not_keep_the_student_from_bein
     student.save_pretrained(tmp_path / "start")
     # As in the Llama 2 family: a temperature, and no sampling. transformers loads it, and refuses to save it changed.
     (tmp_path / "start/generation_config.json").write_text('{"do_sample": false, "temperature": 0.6, "top_p": 0.9}')
-    plan = SimpleNamespace(start=ModelSource(path=str(tmp_path / "start"), dtype="fp32"))
+    engine = {"zero_optimization": {"stage": 0}}
+    plan = SimpleNamespace(start=ModelSource(path=str(tmp_path / "start"), dtype="fp32"), deepspeed=engine)
     encoder = SimpleNamespace(stop_ids=(2, 3), pad_id=0)
-    started = start_student(None, plan, encoder)
+    recipe = SimpleNamespace(
+        student=SimpleNamespace(adapter=None), training=SimpleNamespace(activation_checkpointing=False)
+    )
+    started = start_student(recipe, plan, encoder)
     started.save_pretrained(tmp_path / "final")
     saved = GenerationConfig.from_pretrained(tmp_path / "final")
     assert (saved.eos_token_id, saved.pad_token_id, saved.temperature) == ([2, 3], 0, None)

@@ -7,13 +7,25 @@ function, and a line in its module's RULES.
 
 from collections.abc import Iterable
 
-from dudi_kit.recipe.checks import data, demonstration, engine, files, models, objective, run, tasks, watching
+from dudi_kit.recipe.checks import (
+    adapters,
+    data,
+    demonstration,
+    engine,
+    files,
+    models,
+    objective,
+    run,
+    tasks,
+    watching,
+)
 from dudi_kit.recipe.checks.complaint import Rule
 from dudi_kit.recipe.diagnostics import Path, Problem
 from dudi_kit.recipe.schema import Recipe
 
 RULES: tuple[Rule, ...] = (
     *models.RULES,
+    *adapters.RULES,
     *data.RULES,
     *demonstration.RULES,
     *objective.RULES,

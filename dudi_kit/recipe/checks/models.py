@@ -103,6 +103,32 @@ def quantised_teachers_can_be_loaded(recipe: Recipe) -> Iterator[Complaint]:
         yield Complaint(path, "exclusive", message, "add 'dtype: bf16'", (("teacher", "dtype"),))
 
 
+def teachers_can_be_placed(recipe: Recipe) -> Iterator[Complaint]:
+    """accelerate moves whole safetensors weights between memories, and it has to know how much may stay."""
+    teacher = recipe.teacher
+    if teacher is None:
+        return
+    path, room = ("teacher", "placement"), ("teacher", "device_memory")
+    if teacher.placement == "offload" and teacher.device_memory is None:
+        message = "'offload' needs to know what the teacher may take of each device: the student comes after it"
+        yield Complaint(path, "needs-size", message, "add 'device_memory: 20GiB' or so", (room,))
+    if teacher.placement != "offload" and teacher.device_memory is not None:
+        message = f"'device_memory' does nothing with placement {teacher.placement!r}"
+        yield Complaint(room, "no-effect", message, "add 'placement: offload', or remove it", (path,), at_key=True)
+    if teacher.placement == "device":
+        return
+    if teacher.quantization != "none":
+        message = (
+            f"the layers of a teacher in {teacher.quantization!r} can't be moved nor shared out once they are packed"
+        )
+        hint = "use placement 'device', or quantization 'none'"
+        yield Complaint(path, "exclusive", message, hint, (("teacher", "quantization"),))
+    if getattr(teacher, "gguf_file", None) is not None and teacher.placement == "offload":
+        message = "a GGUF file is unpacked in memory, and can't be fetched layer by layer"
+        hint = "use placement 'device', or name the safetensors weights"
+        yield Complaint(path, "exclusive", message, hint, (("teacher", "gguf_file"),))
+
+
 def chat_templates_exist(recipe: Recipe) -> Iterator[Complaint]:
     """A name that we know, or a Jinja file."""
     for role in ("teacher", "student"):
@@ -183,6 +209,7 @@ RULES: tuple[Rule, ...] = (
     given_tokenizer_needs_its_teacher,
     models_are_named_and_pinned,
     quantised_teachers_can_be_loaded,
+    teachers_can_be_placed,
     gguf_lies_in_its_model,
     chat_templates_exist,
     heads_divide_the_width,

@@ -32,6 +32,14 @@ def micro_batches_divide_the_batch(recipe: Recipe) -> Iterator[Complaint]:
         yield Complaint(path, "not-divisible", message, hint, (("training", "batch_size"),))
 
 
+def compiled_layers_stay_whole(recipe: Recipe) -> Iterator[Complaint]:
+    """ZeRO-3 gathers each layer's weights from hooks in its forward pass, which the compiler would cut apart."""
+    if recipe.training.compile and recipe.deepspeed.stage == 3:
+        message = "layers whose weights ZeRO-3 gathers can't be compiled"
+        stage = ("deepspeed", "stage")
+        yield Complaint(("training", "compile"), "exclusive", message, "remove it, or use stage 2", (stage,))
+
+
 def tasks_can_be_scored(recipe: Recipe) -> Iterator[Complaint]:
     """Answers are compared after trimming, NFC and lower-casing; macro F1 needs to know the classes."""
     for name, task in recipe.evaluation.tasks.items():
@@ -73,6 +81,7 @@ def output_stays_below(recipe: Recipe) -> Iterator[Complaint]:
 RULES: tuple[Rule, ...] = (
     steps_or_epochs,
     micro_batches_divide_the_batch,
+    compiled_layers_stay_whole,
     tasks_can_be_scored,
     shown_models_exist,
     output_stays_below,

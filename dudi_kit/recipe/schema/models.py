@@ -1,19 +1,35 @@
 """`teacher` and `student`: where the two models come from."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema
 
+from dudi_kit.recipe.schema.adapters import Lora, Quantization
 from dudi_kit.recipe.schema.base import Count, Name, Positive, Strict, Text, tag_by, tag_by_key, tag_by_shape
 from dudi_kit.recipe.schema.data import Dataset
 from dudi_kit.recipe.schema.training import Schedule
 
 Dtype = Literal["fp32", "bf16"]
-Quantization = Literal["none", "int8", "nf4"]
+Placement = Literal["device", "offload", "sharded"]
 ChatTemplate = Annotated[
     Text, WithJsonSchema({"type": "string", "pattern": r"^(chatml|plain|.*\.jinja)$", "examples": ["chatml", "plain"]})
 ]
 """A name that we know, or a file; `checks.models` says it in words."""
+
+
+def memory_size(text: str) -> str:
+    """The text itself, or a ValueError if it is no size."""
+    if re.fullmatch(SIZE, text):
+        return text
+    raise ValueError("a whole number of MiB or GiB expected, such as '20GiB'")
+
+
+SIZE = r"[1-9][0-9]{0,6}(MiB|GiB)"
+MemorySize = Annotated[
+    str, AfterValidator(memory_size), WithJsonSchema({"type": "string", "pattern": f"^{SIZE}$", "examples": ["20GiB"]})
+]
+"""A whole number of MiB or GiB."""
 
 Width = Annotated[int, Field(ge=1, le=1_000_000)]
 Family = Literal["llama", "qwen2", "qwen3", "gemma3"]
@@ -49,6 +65,14 @@ class _Teacher(Strict):
     in bf16 `int8` takes half and `nf4` little over a quarter; neither saves time. KL from fp32 on SIB-200, in nats a
     token: bf16 0.009, int8 0.017, nf4 0.13 (Qwen2.5-Coder 0.5B); 0.004, 0.047, 0.56 (Gemma 3 270M, too small for nf4).
     Compare the teacher's scores with and without. Needs `dtype: bf16`."""
+
+    placement: Placement = "device"
+    """Where its weights lie: `device`, whole on the device of each process; `offload`, there up to `device_memory`, and
+    the other layers in main memory (on a machine without GPU: on disk), fetched in each pass; `sharded`, shared out
+    over the processes and gathered layer by layer; where one process asks it alone, spread over the GPUs."""
+
+    device_memory: MemorySize | None = None
+    """With `offload`: the most that its weights take of each device, such as `20GiB`; room for the largest layer."""
 
 
 class TeacherModel(_Teacher, Pretrained):
@@ -150,6 +174,9 @@ class ColdStart(Strict):
 class _Student(Strict):
     cold_start: ColdStart | None = None
     """Plain SFT first, as in the paper; left out, the student given is taken as already cold-started."""
+
+    adapter: Lora | None = None
+    """Trains an adapter instead of the weights; a cold start gets one too, which is merged before the next begins."""
 
 
 class PretrainedStudent(_Student, Pretrained):
