@@ -64,6 +64,10 @@ class EnvironmentLack(DudiError, RuntimeError):
     exit_code = Exit.ENVIRONMENT
 
 
+class HubUnreachable(EnvironmentLack):
+    """The hub can't be reached, and the local cache does not hold what was asked for."""
+
+
 class WorkerFailed(DudiError, RuntimeError):
     """A training process ended early; the text names its rank and its reason."""
 

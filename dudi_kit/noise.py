@@ -13,7 +13,7 @@ def hush() -> None:
     """Only errors from the libraries, and no bars but those of downloads, which can take long."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    for name in ("bitsandbytes", "torch.distributed.elastic"):
+    for name in ("bitsandbytes", "huggingface_hub", "torch.distributed.elastic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # DeepSpeed calls collectives that torch has renamed.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")

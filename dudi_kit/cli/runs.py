@@ -1,4 +1,4 @@
-"""The stations of a run as commands: plan, train, evaluate, report, and all of them."""
+"""The stations of a run as commands: plan, train, report, and all of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,15 +119,6 @@ def train(
         lock=held_to,
         confirm=confirm,
     )
-
-
-@command("evaluate")
-def evaluate(
-    recipe: Recipe, settings: Settings = None, output: Output = None, frozen: Frozen = False, lock: Lock = None
-) -> None:
-    """Score a trained student beside its teacher and its cold start: bits per byte, and the recipe's tasks."""
-    loaded = loaded_recipe(recipe, settings)
-    stations().evaluate(loaded, output=output, lock=lock_file(recipe, lock, frozen=frozen))
 
 
 @command("report")

@@ -9,11 +9,12 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dudi_kit.errors import DataError, DudiError, EnvironmentLack
+from dudi_kit.errors import DataError, DudiError, EnvironmentLack, HubUnreachable
 from dudi_kit.recipe.paths import is_plain_file
 from dudi_kit.recipe.schema.data import BuiltinRows, Dataset, FileRows, HubRows
 
@@ -228,6 +229,20 @@ def _hub_rows(dataset: HubRows, subset: str | None) -> Iterator[Row]:
         yield Row(number, values)
 
 
+@contextmanager
+def cache_only() -> Iterator[None]:
+    """Read what the local cache holds and ask no hub: each attempt at one that can't be reached takes half a minute."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+
+
 def require_hub_name(name: str) -> str:
     """The hub name itself; DataError where the libraries would take a folder of the current one instead."""
     if os.path.lexists(name):
@@ -244,7 +259,7 @@ def hub_error(what: str, error: BaseException, wrong: type[DudiError]) -> DudiEr
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
     if any(_is_network(cause) for cause in causes):
-        return EnvironmentLack(
+        return HubUnreachable(
             f"{what}: the hub can't be reached, and the local cache does not hold it. Connect to the network, or fetch "
             "it on another machine, copy it here, and give its path."
         )

@@ -62,7 +62,7 @@ class Heard(NamedTuple):
 
 
 def score_language(
-    task: TaskFile, asked: LanguageRows, said: Mapping[str, Said], language: str, *, seconds: float
+    task: TaskFile, asked: LanguageRows, said: Mapping[str, Said], language: str, *, seconds: float | None
 ) -> tuple[LanguageScores, list[AnswerRow]]:
     """One task in one language. said: id of the row → answer; rows without one were too long.
 

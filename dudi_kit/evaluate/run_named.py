@@ -1,9 +1,10 @@
 """Evaluate one model on named tasks: ask, keep, score; what has no score is listed with its reason."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 from transformers import PreTrainedModel
 
@@ -11,9 +12,9 @@ from dudi_kit.data.encode import Encoder
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.errors import DataError, EnvironmentLack
 from dudi_kit.evaluate.answering import Asking, answer_rows
-from dudi_kit.evaluate.named import FIGURES, score_language
+from dudi_kit.evaluate.named import FIGURES, aggregates, score_language
 from dudi_kit.evaluate.progress import Track
-from dudi_kit.evaluate.scores import AnswerRow, LanguageScores, Mean, Missing, TaskFacts, TaskScores, mean_of
+from dudi_kit.evaluate.scores import AnswerRow, LanguageScores, Mean, Missing, Scores, TaskFacts, TaskScores, mean_of
 from dudi_kit.evaluate.store import Answers, Said
 from dudi_kit.evaluate.task_rows import LanguageRows
 from dudi_kit.recipe.schema.evaluation import NamedTask
@@ -59,17 +60,40 @@ class Outcome:
     answers: list[AnswerRow]
 
 
+class Words(NamedTuple):
+    """What was said to a task in one language."""
+
+    said: Mapping[str, Said]
+    """By id of the row."""
+
+    seconds: float | None
+    """That it took to say; None where it was said before."""
+
+
+Listen = Callable[[str, NamedData, str, LanguageRows], Words]
+"""(name, task, language, rows) → what was said."""
+
+
 def evaluate_named(entries: Mapping[str, NamedData], asked: Asked, *, track: Track, ledger: Ledger) -> Outcome:
-    """Every entry in every language of its own. Stopped and called again, it goes on where it was."""
+    """Ask one model every entry in every language of its own. Stopped and called again, it goes on where it was."""
+
+    def listen(name: str, entry: NamedData, language: str, rows: LanguageRows) -> Words:
+        began = monotonic()
+        return Words(_answers(name, entry, rows, language, asked, track, ledger), monotonic() - began)
+
+    return score_named(entries, listen)
+
+
+def score_named(entries: Mapping[str, NamedData], listen: Listen) -> Outcome:
+    """The scores of what is said; what has no score is listed."""
     found = Outcome({}, [], [])
     for name, entry in entries.items():
         languages: dict[str, LanguageScores] = {}
         found.missing += [Missing(name, language, reason) for language, reason in entry.missing.items()]
         for language, rows in entry.rows.items():
-            began = monotonic()
-            said = _answers(name, entry, rows, language, asked, track, ledger)
+            said, seconds = listen(name, entry, language, rows)
             try:
-                scores, answered = score_language(entry.task, rows, said, language, seconds=monotonic() - began)
+                scores, answered = score_language(entry.task, rows, said, language, seconds=seconds)
             except (DataError, EnvironmentLack) as error:
                 found.missing.append(Missing(name, language, str(error)))
                 continue
@@ -77,6 +101,11 @@ def evaluate_named(entries: Mapping[str, NamedData], asked: Asked, *, track: Tra
             found.answers += [replace(row, task=name) for row in answered]
         found.tasks[name] = TaskScores(languages, _means(entry.task, languages), _facts(entry))
     return found
+
+
+def named_scores(outcome: Outcome, ledger: Ledger) -> Scores:
+    """All that is known about a model that was asked nothing else."""
+    return Scores(outcome.tasks, {}, None, outcome.missing, aggregates(outcome.tasks), ledger.as_json())
 
 
 def _answers(

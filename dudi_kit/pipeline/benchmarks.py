@@ -1,6 +1,7 @@
-"""All that a recipe's evaluation asks: rows of its own, the rows of named tasks, and what has none."""
+"""All that an evaluation asks: rows of its own, the rows of named tasks, and what has none."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,8 @@ from dudi_kit.console import notice
 from dudi_kit.data.example import Example
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.load import load_examples
-from dudi_kit.errors import DataError, EnvironmentLack
+from dudi_kit.data.sources import cache_only
+from dudi_kit.errors import DataError, EnvironmentLack, HubUnreachable, Interrupted
 from dudi_kit.evaluate.run import TaskData
 from dudi_kit.evaluate.run_named import NamedData
 from dudi_kit.evaluate.task_rows import LanguageRows, Wishes, load_rows
@@ -18,6 +20,8 @@ from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.data import Dataset
 from dudi_kit.recipe.schema.evaluation import Evaluation, NamedTask, Task
 from dudi_kit.recipe.task_files import load_task, task_path
+
+NOT_REACHED = "the hub can't be reached, and neither evaluation.data_home nor the local cache has the rows"
 
 
 class EvaluationData(NamedTuple):
@@ -52,20 +56,50 @@ def named_data(evaluation: Evaluation, ledger: Ledger) -> dict[str, NamedData]:
 
     A language without data is said and listed as missing: the others are scored. DataError: a task has no data at all.
     """
-    found = {
-        name: _read(entry, evaluation, ledger)
-        for name, entry in evaluation.tasks.items()
-        if isinstance(entry, NamedTask)
-    }
+    found = read_named(evaluation, ledger)
+    tell_missing(found)
     for name, data in found.items():
-        for language, reason in data.missing.items():
-            notice(f"evaluation: {name} is not scored in {language}: {reason}")
         if not data.rows:
             raise DataError(f"evaluation.tasks.{name}: no language has rows. {next(iter(data.missing.values()))}")
     return found
 
 
-def _read(entry: NamedTask, evaluation: Evaluation, ledger: Ledger) -> NamedData:
+def read_named(evaluation: Evaluation, ledger: Ledger) -> dict[str, NamedData]:
+    """As `named_data`, and says nothing of what is missing; a task may have no rows.
+
+    That the hub can't be reached is found out once; from then on its local cache is all that is read.
+    """
+    with ExitStack() as offline:
+        return {
+            name: _read(entry, evaluation, ledger, offline)
+            for name, entry in evaluation.tasks.items()
+            if isinstance(entry, NamedTask)
+        }
+
+
+def tell_missing(found: Mapping[str, NamedData]) -> None:
+    """Say what has no rows, each reason once."""
+    places: dict[str, dict[str, list[str]]] = {}
+    for name, data in found.items():
+        for language, reason in data.missing.items():
+            places.setdefault(reason, {}).setdefault(name, []).append(language)
+    for reason, tasks in places.items():
+        named = ", ".join(f"{name} {' '.join(languages)}" for name, languages in tasks.items())
+        notice(f"not scored: {named}: {reason}")
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Say how to go on, where the user stops an evaluation."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped. The answers so far are kept in {folder / 'answers'}: the same command goes on from there."
+        ) from None
+
+
+def _read(entry: NamedTask, evaluation: Evaluation, ledger: Ledger, offline: ExitStack) -> NamedData:
     task = load_task(entry.task)
     homes = replace(_homes(evaluation), task=task_path(entry.task).parent)
     wishes = Wishes(entry.mode, entry.shots, entry.limit, evaluation.seed)
@@ -74,6 +108,9 @@ def _read(entry: NamedTask, evaluation: Evaluation, ledger: Ledger) -> NamedData
     for language in entry.languages or task.languages:
         try:
             rows |= load_rows(task, [language], wishes, homes, ledger)
+        except HubUnreachable:
+            missing[language] = NOT_REACHED
+            offline.enter_context(cache_only())
         except (DataError, EnvironmentLack) as error:
             missing[language] = str(error)
     return NamedData(task, entry, rows, missing)

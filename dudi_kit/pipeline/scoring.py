@@ -10,12 +10,11 @@ from dudi_kit.evaluate.contamination import save_contamination
 from dudi_kit.evaluate.progress import rich_track
 from dudi_kit.evaluate.run import evaluate_model
 from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
-from dudi_kit.models.loading import best_device, freeze, load_model
-from dudi_kit.pipeline.benchmarks import EvaluationData, evaluation_data
+from dudi_kit.pipeline.benchmarks import EvaluationData, evaluation_data, resumable
 from dudi_kit.pipeline.contamination import check_contamination
+from dudi_kit.pipeline.weights import loaded, weights_of
 from dudi_kit.plan.chain import Stage
 from dudi_kit.plan.claim import differences
-from dudi_kit.plan.fingerprint import digest
 from dudi_kit.plan.layout import read_lock, write_json, write_text
 from dudi_kit.plan.models import encoder_of, trained
 from dudi_kit.plan.schema import ModelSource, Plan, read_plan
@@ -65,7 +64,8 @@ def score_models(stage: Stage, *, fail_on_contamination: bool = False) -> None:
             notice(f"evaluation: nothing to score as '{who}': {NOBODY[who]}")
             continue
         notice(f"evaluating {who}: {source.path}")
-        scores = _score(source, who, stage, data)
+        with resumable(stage.run.evaluation):
+            scores = _score(source, who, stage, data)
         save_scores(scores, stage.run.evaluation / f"{who}.json")
     save_contamination(overlap, stage.run.evaluation / CONTAMINATION)
     write_json(stage.run.evaluation / "ledger.json", ledger.as_json())
@@ -80,38 +80,20 @@ def _forget_scores(folder: Path) -> None:
 
 def _score(source: ModelSource, who: Subject, stage: Stage, data: EvaluationData) -> Scores:
     role = "teacher" if who == "teacher" else "student"
-    model = load_model(
-        source.path,
-        who=role,
-        dtype=source.dtype,
-        revision=source.revision,
-        gguf_file=source.gguf_file,
-        quantization=source.quantization,
-        device=best_device(),
-        placement=source.placement,
-        device_memory=source.device_memory,
-    )
+    model = loaded(source, who=role)
     return evaluate_model(
-        freeze(model),
+        model,
         encoder_of(source, who=role),
         tasks=data.tasks,
         held_out=data.held_out,
         named=data.named,
-        weights=_weights(source),
+        weights=weights_of(source),
         max_length=stage.recipe.data.max_length,
         batch_size=stage.recipe.evaluation.batch_size,
         track=rich_track(err),
         folder=stage.run.evaluation,
         who=who,
     )
-
-
-def _weights(source: ModelSource) -> str:
-    """Identifies the weights of a model: where they come from and, of a folder, what its files are."""
-    folder = Path(source.path)
-    files = sorted(folder.glob("*")) if folder.is_dir() else []
-    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-    return digest([source.model_dump(), states])
 
 
 def _subjects(stage: Stage, planned: Plan) -> dict[Subject, ModelSource | None]:

@@ -178,7 +178,9 @@ def _answers(folder: Path, subject: str) -> Path:
 
 
 def _settings(folder: Path) -> str:
-    """What makes a side: the recipe without its seed and its name."""
+    """What makes a side: the recipe without its seed and its name. Scores of what is no run are a side of their own."""
+    if not RunDir(folder).resolved.exists():
+        return str(folder.resolve())
     try:
         settings = json.loads(RunDir(folder).resolved.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
