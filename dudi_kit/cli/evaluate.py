@@ -1,5 +1,6 @@
 """`dudi-kit evaluate`: a trained run, a model folder, or answers that were given elsewhere."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -57,6 +58,16 @@ BatchSize = Annotated[
 Precision = Annotated[
     Literal["fp32", "bf16"] | None, typer.Option("--dtype", help="Of a folder: precision of the weights; fp32.")
 ]
+Harness = Annotated[
+    str | None, typer.Option("--lm-eval", metavar="A,B", help="Run these tasks of lm-eval on the student instead.")
+]
+HarnessTasks = Annotated[
+    Path | None, typer.Option("--lm-eval-tasks", metavar="DIR", help="Task files of your own for --lm-eval.")
+]
+Export = Annotated[
+    Path | None,
+    typer.Option("--export-lm-eval", metavar="DIR", help="Write our tasks as lm-eval's instead; needs no TARGET."),
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -80,6 +91,9 @@ IN_A_RECIPE = {
 }
 """Option of a folder → where a recipe says the same."""
 
+FOR_HARNESS = ("--limit", "--mode", "--shots", "--batch-size")
+"""Options that lm-eval has too."""
+
 
 @command("evaluate", Panel.RUNS)
 def evaluate(
@@ -96,6 +110,9 @@ def evaluate(
     seahelm_home: SeahelmHome = None,
     batch_size: BatchSize = None,
     dtype: Precision = None,
+    lm_eval: Harness = None,
+    lm_eval_tasks: HarnessTasks = None,
+    export_lm_eval: Export = None,
     output: Output = None,
     fail_on_contamination: FailOnContamination = False,
     frozen: Frozen = False,
@@ -117,40 +134,101 @@ def evaluate(
         "--batch-size": batch_size,
         "--dtype": dtype,
     }
-    if (target is None) == (predictions is None):
+    if sum(each is not None for each in (target, predictions, export_lm_eval)) != 1:
         raise typer.BadParameter(
-            "name a recipe or a model folder, or --predictions DIR: one of them", param_hint="TARGET"
+            "name a recipe or a model folder, or --predictions DIR, or --export-lm-eval DIR: one of them",
+            param_hint="TARGET",
         )
-    if target is not None and not is_folder(target):
-        for option, value in options.items():
-            if value is not None:
-                hint = f", where this is {IN_A_RECIPE[option]}" if option in IN_A_RECIPE else ""
-                raise typer.BadParameter(f"is for a model folder, and {target} is a recipe{hint}", param_hint=option)
+    if lm_eval is None and lm_eval_tasks is not None:
+        raise typer.BadParameter("is for --lm-eval", param_hint="--lm-eval-tasks")
+    if lm_eval is not None:
+        _refuse(options, [*FOR_HARNESS, "--dtype"] if is_folder(target) else FOR_HARNESS, "is not for --lm-eval")
+    elif target is not None and not is_folder(target):
+        _refuse(options, (), f"is for a model folder, and {target} is a recipe")
+    if target is None or is_folder(target):
+        _refuse(
+            {"--set": settings, "--frozen": frozen or None, "--lock": lock}, (), "is for a recipe, and this is none"
+        )
+    if lm_eval is not None:
+        _harness(
+            target, settings, _parts(lm_eval, "--lm-eval"), lm_eval_tasks, options, output, frozen=frozen, lock=lock
+        )
+    elif target is not None and not is_folder(target):
         loaded = loaded_recipe(target, settings)
         stations().evaluate(loaded, output=output, lock=lock_file(target, lock, frozen=frozen))
-        return
-    for option, given in (("--set", settings), ("--frozen", frozen), ("--lock", lock)):
-        if given:
-            raise typer.BadParameter("is for a recipe, and this is none", param_hint=option)
-    _without_recipe(target, predictions, _choice(options), output)
+    else:
+        _without_recipe(target, predictions, export_lm_eval, _choice(options), output)
 
 
-def is_folder(target: str) -> bool:
+def _refuse(options: Mapping[str, object], allowed: Collection[str], message: str) -> None:
+    """A usage error for the first option that was given and is not allowed."""
+    for option, value in options.items():
+        if value is not None and option not in allowed:
+            where = f": there it is {IN_A_RECIPE[option]}" if "recipe" in message and option in IN_A_RECIPE else ""
+            raise typer.BadParameter(f"{message}{where}", param_hint=option)
+
+
+def is_folder(target: str | None) -> bool:
     """Whether a target is a model, not a recipe."""
-    return not is_reference(target) and (Path(target).is_dir() or target.endswith(".gguf"))
+    return target is not None and not is_reference(target) and (Path(target).is_dir() or target.endswith(".gguf"))
 
 
-def _without_recipe(target: str | None, predictions: Path | None, choice: "Choice", output: Path | None) -> None:
+def _without_recipe(
+    target: str | None, predictions: Path | None, export: Path | None, choice: "Choice", output: Path | None
+) -> None:
     choice.evaluation()  # a mistake is told before torch is imported
     if predictions is not None and not predictions.is_dir():
         raise typer.BadParameter(f"no such folder: {predictions}", param_hint="--predictions")
     stations()  # told to be quiet
-    from dudi_kit.pipeline import folders
+    from dudi_kit.pipeline import bridge, folders
 
-    if predictions is not None:
+    if export is not None:
+        bridge.export_tasks(choice, export)
+    elif predictions is not None:
         folders.evaluate_predictions(predictions, choice, output)
     else:
         folders.evaluate_folder(Path(str(target)), choice, output)
+
+
+def _harness(
+    target: str | None,
+    settings: list[str] | None,
+    tasks: tuple[str, ...],
+    folder: Path | None,
+    options: dict[str, object],
+    output: Path | None,
+    *,
+    frozen: bool,
+    lock: Path | None,
+) -> None:
+    if target is None:
+        raise typer.BadParameter("name the recipe or the model folder that lm-eval is to ask", param_hint="TARGET")
+    loaded = None if is_folder(target) else loaded_recipe(target, settings)
+    stages = stations()
+    from dudi_kit.pipeline import folders
+    from dudi_kit.pipeline.bridge import HarnessWish, ask_harness
+
+    choice = _choice(options)
+    wish = HarnessWish(
+        tasks,
+        folder,
+        choice.mode or "instruct",
+        choice.shots,
+        choice.limit,
+        choice.batch_size or HarnessWish.batch_size,
+    )
+    if loaded is None:
+        source, run = folders.target_of(Path(target), choice, output)
+    else:
+        source, run = stages.student(loaded, output=output, lock=lock_file(target, lock, frozen=frozen))
+    ask_harness(source, wish, run)
+
+
+def _parts(text: str, option: str) -> tuple[str, ...]:
+    found = tuple(part for each in text.split(",") if (part := each.strip()))
+    if not found:
+        raise typer.BadParameter("names nothing", param_hint=option)
+    return found
 
 
 def _choice(options: dict[str, object]) -> "Choice":
@@ -159,7 +237,5 @@ def _choice(options: dict[str, object]) -> "Choice":
     given = {name.removeprefix("--").replace("-", "_"): value for name, value in options.items()}
     for name in ("tasks", "languages"):
         if isinstance(text := given[name], str):
-            given[name] = tuple(part for each in text.split(",") if (part := each.strip()))
-            if not given[name]:
-                raise typer.BadParameter("names nothing", param_hint=f"--{name}")
+            given[name] = _parts(text, f"--{name}")
     return Choice(**given)  # type: ignore[arg-type]

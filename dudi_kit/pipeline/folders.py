@@ -35,8 +35,7 @@ TARGET = "target.json"
 def evaluate_folder(target: Path, choice: Choice, output: Path | None) -> None:
     """Score the model of a folder, or of a GGUF file, on named tasks; save and print the scores."""
     evaluation = choice.evaluation()
-    source = source_of(target, choice.mode or "instruct", choice.dtype or "fp32")
-    folder = _folder(target, output)
+    source, folder = target_of(target, choice, output)
     ledger = Ledger()
     data = _read(evaluation, ledger, every=choice.tasks is None)
     encoder = encoder_of(source, who="student")
@@ -64,6 +63,11 @@ def evaluate_predictions(given: Path, choice: Choice, output: Path | None) -> No
     data = _read(evaluation, ledger, every=False)
     outcome = score_named(data, predictions.said)
     _keep(outcome, data, ledger, folder, {"target": str(given.absolute())}, evaluation)
+
+
+def target_of(target: Path, choice: Choice, output: Path | None) -> tuple[ModelSource, RunDir]:
+    """The model that is asked, and where its scores go."""
+    return source_of(target, choice.mode or "instruct", choice.dtype or "fp32"), _folder(target, output)
 
 
 def source_of(target: Path, mode: Mode, dtype: Dtype) -> ModelSource:

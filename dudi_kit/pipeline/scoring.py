@@ -11,6 +11,7 @@ from dudi_kit.evaluate.progress import rich_track
 from dudi_kit.evaluate.run import evaluate_model
 from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
 from dudi_kit.pipeline.benchmarks import EvaluationData, evaluation_data, resumable
+from dudi_kit.pipeline.bridge import RESULTS
 from dudi_kit.pipeline.contamination import check_contamination
 from dudi_kit.pipeline.weights import loaded, weights_of
 from dudi_kit.plan.chain import Stage
@@ -75,7 +76,8 @@ def _forget_scores(folder: Path) -> None:
     """Scores of other tasks or models must not stand beside the new ones, not even if this is interrupted. Answers to
     named tasks are kept: they are known by their model and prompt."""
     for old in folder.glob("*.json*"):
-        old.unlink()
+        if old.name != RESULTS:  # of lm-eval, on the same student
+            old.unlink()
 
 
 def _score(source: ModelSource, who: Subject, stage: Stage, data: EvaluationData) -> Scores:

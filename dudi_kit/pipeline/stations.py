@@ -27,7 +27,8 @@ from dudi_kit.plan.fingerprint import package_versions
 from dudi_kit.plan.hardware import Hardware, this_machine
 from dudi_kit.plan.launchers import Launcher
 from dudi_kit.plan.layout import RunDir, require_space, write_json, write_text
-from dudi_kit.plan.schema import Plan, write_plan
+from dudi_kit.plan.models import trained
+from dudi_kit.plan.schema import ModelSource, Plan, write_plan
 from dudi_kit.recipe.diagnostics import InvalidRecipeError
 from dudi_kit.recipe.load import LoadedRecipe
 from dudi_kit.recipe.publish import resolved_json
@@ -83,6 +84,13 @@ def evaluate(
     require_trained(stage)
     score_models(stage, fail_on_contamination=fail_on_contamination)
     show_scores(stage)
+
+
+def student(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) -> tuple[ModelSource, RunDir]:
+    """The student that a recipe has trained, and its run directory."""
+    stage = _chain(recipe, output, lock)
+    require_trained(stage)
+    return trained(stage.run, "fp32"), stage.run
 
 
 def report(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) -> None:
