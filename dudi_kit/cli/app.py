@@ -72,6 +72,11 @@ class Commands(TyperGroup):
         commands: Any = self.commands  # typer's own, which know their panel
         return sorted(super().list_commands(ctx), key=lambda name: panels.index(commands[name].rich_help_panel))
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """A command of two words, such as `evaluate verify`, goes before one of its first word."""
+        two = " ".join(args[:2])
+        return (two, self.commands[two], args[2:]) if two in self.commands else super().resolve_command(ctx, args)
+
     def get_help_option(self, ctx: Any) -> Any:
         """`--help`, which is no value to give."""
         return _without_type(super().get_help_option(ctx))
