@@ -214,6 +214,7 @@ def test_every_spelling_of_an_override(recipe: Path, monkeypatch: pytest.MonkeyP
         "overwrite": False,
         "lock": None,
         "confirm": None,
+        "fail_on_contamination": False,
     }
 
 
@@ -222,9 +223,11 @@ def test_the_parts_get_what_they_take(recipe: Path, monkeypatch: pytest.MonkeyPa
     seen: dict[str, Any] = {}
     pretend_pipeline(monkeypatch, lambda loaded, **options: seen.update(options))
     assert call(command, "good.yaml", "--training.seed=1").exit_code == 0
-    extra = {"train": {"processes", "resume", "overwrite", "confirm"}, "plan": {"processes", "hardware", "emit"}}.get(
-        command, set()
-    )
+    extra = {
+        "train": {"processes", "resume", "overwrite", "confirm"},
+        "plan": {"processes", "hardware", "emit"},
+        "evaluate": {"fail_on_contamination"},
+    }.get(command, set())
     assert set(seen) == {"output", "lock"} | extra
 
 

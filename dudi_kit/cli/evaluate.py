@@ -141,21 +141,23 @@ def evaluate(
         )
     if lm_eval is None and lm_eval_tasks is not None:
         raise typer.BadParameter("is for --lm-eval", param_hint="--lm-eval-tasks")
+    folder = is_folder(target)
+    of_recipe = {"--set": settings, "--frozen": frozen or None, "--lock": lock}
+    contamination = {"--fail-on-contamination": fail_on_contamination or None}
     if lm_eval is not None:
-        _refuse(options, [*FOR_HARNESS, "--dtype"] if is_folder(target) else FOR_HARNESS, "is not for --lm-eval")
-    elif target is not None and not is_folder(target):
+        allowed = [*FOR_HARNESS, "--dtype"] if folder else FOR_HARNESS
+        _refuse(options | contamination, allowed, "is not for --lm-eval")
+    elif target is not None and not folder:
         _refuse(options, (), f"is for a model folder, and {target} is a recipe")
-    if target is None or is_folder(target):
-        _refuse(
-            {"--set": settings, "--frozen": frozen or None, "--lock": lock}, (), "is for a recipe, and this is none"
-        )
+    if target is None or folder:
+        _refuse(of_recipe | contamination, (), "is for a recipe, and this is none")
     if lm_eval is not None:
-        _harness(
-            target, settings, _parts(lm_eval, "--lm-eval"), lm_eval_tasks, options, output, frozen=frozen, lock=lock
-        )
-    elif target is not None and not is_folder(target):
+        parts = _parts(lm_eval, "--lm-eval")
+        _harness(target, settings, parts, lm_eval_tasks, options, output, frozen=frozen, lock=lock)
+    elif target is not None and not folder:
         loaded = loaded_recipe(target, settings)
-        stations().evaluate(loaded, output=output, lock=lock_file(target, lock, frozen=frozen))
+        held_to = lock_file(target, lock, frozen=frozen)
+        stations().evaluate(loaded, output=output, lock=held_to, fail_on_contamination=fail_on_contamination)
     else:
         _without_recipe(target, predictions, export_lm_eval, _choice(options), output)
 

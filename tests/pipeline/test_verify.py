@@ -69,7 +69,7 @@ def evaluated(folder: Path, *, source: str = "hub:aisingapore/NLU@main; prompts 
     )
     scored = LanguageScores(len(rows), {}, 3, 0, 1, figures=found.figures, of_rows=of_rows, source=source)
     about = TaskFacts(
-        "sentiment", "understanding", None, "balanced_accuracy", "normalized_accuracy", "instruct", "generation", 0,
+        "sentiment", "understanding", None, "balanced_accuracy", "instruct", "generation", 0,
         "sentiment",
     )  # fmt: skip
     save_scores(
