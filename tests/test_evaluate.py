@@ -17,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from dudi_kit.evaluate.scores import Scores, load_answers, load_scores
 from dudi_kit.evaluate.store import Answers, Said
+from dudi_kit.pipeline.folders import output_folder
 from tests.small import call, tokenizer
 
 WORDS = ["Kereta tiba", "Gol kedua", "Bandara baru", "Pertandingan", "Hotel penuh", "Wasit", "Pantai", "Tim menang"]
@@ -99,6 +100,34 @@ def test_what_does_not_fit_a_recipe_is_refused(option: str) -> None:
     result = call("evaluate", "student.yaml", option)
     assert result.exit_code == 2
     assert "is for a model folder, and student.yaml is a recipe" in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--predictions", "x", "--scoring=logprob"], "is not for answers that were given"),
+        (["--predictions", "x", "--batch-size=2"], "is not for answers that were given"),
+        (["--export-lm-eval", "x", "--dtype=bf16"], "is not for --export-lm-eval"),
+        (["--lm-eval", "x"], "name a recipe or a model folder"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options: list[str], message: str) -> None:
+    result = call("evaluate", *options)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("target", "folder"),
+    [
+        ("/x/run/final", "run-final"),
+        ("/x/run/checkpoints/step-20", "run-step-20"),
+        ("/x/Qwen2.5-0.5B", "Qwen2.5-0.5B"),
+        ("/x/gemma.q4.gguf", "gemma.q4"),
+    ],
+)
+def test_scores_of_a_model_have_a_folder_of_its_name(target: str, folder: str) -> None:
+    assert output_folder(Path(target), None).path == Path("outputs", "evaluated", folder)
 
 
 def test_a_folder_without_a_model_is_told(tmp_path: Path, target: Path) -> None:

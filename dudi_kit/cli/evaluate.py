@@ -91,6 +91,9 @@ IN_A_RECIPE = {
 }
 """Option of a folder → where a recipe says the same."""
 
+OF_A_MODEL = {"--batch-size", "--dtype"}
+"""Options that mean nothing where no model is asked."""
+
 FOR_HARNESS = ("--limit", "--mode", "--shots", "--batch-size")
 """Options that lm-eval has too."""
 
@@ -142,13 +145,17 @@ def evaluate(
     if lm_eval is None and lm_eval_tasks is not None:
         raise typer.BadParameter("is for --lm-eval", param_hint="--lm-eval-tasks")
     folder = is_folder(target)
-    of_recipe = {"--set": settings, "--frozen": frozen or None, "--lock": lock}
-    contamination = {"--fail-on-contamination": fail_on_contamination or None}
+    of_recipe: dict[str, object] = {"--set": settings, "--frozen": frozen or None, "--lock": lock}
+    contamination: dict[str, object] = {"--fail-on-contamination": fail_on_contamination or None}
     if lm_eval is not None:
         allowed = [*FOR_HARNESS, "--dtype"] if folder else FOR_HARNESS
         _refuse(options | contamination, allowed, "is not for --lm-eval")
     elif target is not None and not folder:
         _refuse(options, (), f"is for a model folder, and {target} is a recipe")
+    elif predictions is not None:
+        _refuse(options, options.keys() - OF_A_MODEL - {"--scoring"}, "is not for answers that were given")
+    elif export_lm_eval is not None:
+        _refuse(options, options.keys() - OF_A_MODEL, "is not for --export-lm-eval")
     if target is None or folder:
         _refuse(of_recipe | contamination, (), "is for a recipe, and this is none")
     if lm_eval is not None:

@@ -59,7 +59,7 @@ def evaluate_predictions(given: Path, choice: Choice, output: Path | None) -> No
     """Score answers that were given elsewhere; save and print the scores."""
     predictions = Predictions(given)
     evaluation = predictions.asked_for(choice.evaluation(), every=choice.tasks is None)
-    folder, ledger = _folder(given, output), Ledger()
+    folder, ledger = output_folder(given, output), Ledger()
     data = _read(evaluation, ledger, every=False)
     outcome = score_named(data, predictions.said)
     _keep(outcome, data, ledger, folder, {"target": str(given.absolute())}, evaluation)
@@ -67,7 +67,7 @@ def evaluate_predictions(given: Path, choice: Choice, output: Path | None) -> No
 
 def target_of(target: Path, choice: Choice, output: Path | None) -> tuple[ModelSource, RunDir]:
     """The model that is asked, and where its scores go."""
-    return source_of(target, choice.mode or "instruct", choice.dtype or "fp32"), _folder(target, output)
+    return source_of(target, choice.mode or "instruct", choice.dtype or "fp32"), output_folder(target, output)
 
 
 def source_of(target: Path, mode: Mode, dtype: Dtype) -> ModelSource:
@@ -89,10 +89,12 @@ def source_of(target: Path, mode: Mode, dtype: Dtype) -> ModelSource:
     return source.model_copy(update={"chat_template": "plain"})
 
 
-def _folder(target: Path, output: Path | None) -> RunDir:
+def output_folder(target: Path, output: Path | None) -> RunDir:
     """Where the scores go: a folder of their own, or the one that the user names."""
     if output is None:
-        parts = [part for part in target.absolute().with_suffix("").parts if part not in ("/", "checkpoints")]
+        place = target.absolute()
+        place = place.with_suffix("") if place.suffix == ".gguf" else place
+        parts = [part for part in place.parts if part not in (place.anchor, "checkpoints")]
         of_run = parts[-1] == "final" or re.fullmatch(r"step-\d+", parts[-1])
         output = OUTPUT / "-".join(parts[-2:] if of_run else parts[-1:])
     if RunDir(output).resolved.exists():
