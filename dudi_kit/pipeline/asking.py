@@ -23,7 +23,7 @@ from dudi_kit.data.encode import Encoder
 from dudi_kit.errors import DudiError, EnvironmentLack, Exit
 from dudi_kit.evaluate.progress import Advance, rich_track
 from dudi_kit.models.generation import Stops, continue_prompts
-from dudi_kit.models.loading import best_device, freeze, load_model
+from dudi_kit.pipeline.weights import loaded
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.models import context_of, encoder_of
 from dudi_kit.plan.schema import read_plan
@@ -41,21 +41,11 @@ def ask(run: RunDir, file: Path) -> None:
             return
         source = read_plan(run).teacher
         assert source is not None, "the recipe's checks refuse requests without a teacher"
-        model = load_model(
-            source.path,
-            who="teacher.model",
-            dtype=source.dtype,
-            revision=source.revision,
-            gguf_file=source.gguf_file,
-            quantization=source.quantization,
-            device=best_device(),
-            placement=source.placement,
-            device_memory=source.device_memory,
-        )
+        model = loaded(source, who="teacher.model")
         batch_size = recipe_from_resolved(run.resolved.read_text(encoding="utf-8")).evaluation.batch_size
         with rich_track(err)("asking the teacher", len(requests)) as advance:
             answer_all(
-                freeze(model),
+                model,
                 encoder_of(source, who="teacher"),
                 requests,
                 batch_size=batch_size,

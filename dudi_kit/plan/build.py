@@ -5,10 +5,9 @@ teacher that is yet to be trained.
 """
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -20,55 +19,34 @@ from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.tokenizers import load_tokenizer, train_tokenizer
 from dudi_kit.models.scratch import architecture_config, count_parameters
 from dudi_kit.models.targets import count_trained
-from dudi_kit.plan.arithmetic import Arithmetic, arithmetic
+from dudi_kit.plan.arithmetic import arithmetic
 from dudi_kit.plan.budget import planned_disk, planned_memory
 from dudi_kit.plan.chain import Stage
 from dudi_kit.plan.contexts import check_contexts
-from dudi_kit.plan.engine import bucket_of, ds_config, launch_command, offloaded_parts
+from dudi_kit.plan.engine import ds_config, launch_command
 from dudi_kit.plan.hardware import Hardware, this_machine
-from dudi_kit.plan.inputs import largest_inputs
-from dudi_kit.plan.job import Job
 from dudi_kit.plan.launchers import launchers
 from dudi_kit.plan.layout import RunDir
-from dudi_kit.plan.memory import bytes_of
 from dudi_kit.plan.models import config_of, context_of, encoder_of, given, held_as, tokenizer_of, trained
 from dudi_kit.plan.notices import notices_of, paths_outside
 from dudi_kit.plan.pruning import decide_pruning, pruned_config, read_pruning
-from dudi_kit.plan.rollouts import lay_out_server, rollout_notices, server_of
+from dudi_kit.plan.rollouts import lay_out_server, rollout_notices
 from dudi_kit.plan.rows import RowMaker, TeacherSide, TrainingRows, mixed, texts, training_examples
-from dudi_kit.plan.schema import LanguageShare, ModelSource, Plan, PlannedLabels, PlannedPruning
-from dudi_kit.plan.shape import shape_of
+from dudi_kit.plan.schema import ModelSource, Plan, PlannedLabels, PlannedPruning
+from dudi_kit.plan.sizes import job_of, shares_of
+from dudi_kit.plan.teaching import Teaching
 from dudi_kit.plan.vocabulary import coverage_notices, join, planned, rejoin, speaker
 from dudi_kit.recipe.derive import reading_terms
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import GivenTokenizer, PretrainedStudent, PrunedStudent, ScratchStudent, TeacherModel
-from dudi_kit.recipe.schema.signals import RefreshedReference, Signals
 from dudi_kit.verbalizer.demonstration import Demonstrator
 from dudi_kit.verbalizer.label_words.files import label_sets
 from dudi_kit.verbalizer.label_words.words import LabelWords, check_declared
 from dudi_kit.verbalizer.vocabulary.coverage import coverage_of
-from dudi_kit.verbalizer.vocabulary.mapping import JointVocabulary, MappedVocabulary, Wish
 
 UNLIMITED = 10**9
 """Tokens, where a model does not say how many it reads."""
-
-
-class Teaching(NamedTuple):
-    """The teacher as far as it is known before its weights are."""
-
-    source: ModelSource
-    encoder: Encoder
-    vocabulary: JointVocabulary
-    wish: Wish
-    """With the mapping that was picked."""
-
-    config: PreTrainedConfig
-
-    @property
-    def context(self) -> int | None:
-        """Longest input in tokens, where it is known."""
-        return context_of(self.config)
 
 
 class Sides(NamedTuple):
@@ -131,13 +109,13 @@ def build_plan(
         ),
         labels=[PlannedLabels(**asdict(declared)) for declared in labels.declared] if labels else [],
         pruning=_pruning(stage),
-        languages=_shares(made),
+        languages=shares_of(made),
         teacher_room=room,
         **batches._asdict(),
         parameters=parameters,
         trained_parameters=trained_parameters,
         teacher_parameters=count_parameters(teaching.config) if teaching else None,
-        memory=planned_memory(_job(recipe, config, teaching, made, batches, hardware, engine), hardware),
+        memory=planned_memory(job_of(recipe, config, teaching, made, batches, hardware, engine), hardware),
         disk=planned_disk(recipe, parameters, trained_parameters),
         deepspeed=engine,
         launch=["python", *launch_command(processes, str(stage.run.path), resume=False)],
@@ -317,72 +295,3 @@ def teacher_room(recipe: Recipe, teaching: Teaching | None) -> int | None:
     limits = [recipe.verbalizer.demonstration.max_tokens]
     limits.append(None if teaching.context is None else teaching.context - recipe.rollouts.max_new_tokens)
     return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _shares(made: TrainingRows) -> dict[str, LanguageShare]:
-    rows: Counter[str] = Counter(row.language for row in made.rows)
-    prompt, response, teacher = Counter[str](), Counter[str](), Counter[str]()
-    for row in made.rows:
-        prompt[row.language] += len(row.prompt)
-        response[row.language] += len(row.response)
-        teacher[row.language] += max((len(ids) for ids in row.teacher_prompts.values()), default=0)
-    drawn: Counter[str] = Counter()
-    for (language, _), quota in made.mixture.quotas.items():
-        drawn[language] += quota
-    return {
-        code: LanguageShare(
-            rows=rows[code],
-            tokens=prompt[code] + response[code],
-            prompt_tokens=prompt[code],
-            response_tokens=response[code],
-            teacher_prompt_tokens=teacher[code],
-            rows_per_epoch=drawn[code],
-        )
-        for code in sorted(rows)
-    }
-
-
-def _job(
-    recipe: Recipe,
-    config: PreTrainedConfig,
-    teaching: Teaching | None,
-    made: TrainingRows,
-    batches: Arithmetic,
-    hardware: Hardware,
-    engine: Mapping[str, Any],
-) -> Job:
-    """What the memory of a training process depends on. engine: DeepSpeed's configuration."""
-    adapter = recipe.student.adapter
-    source, mapped = (teaching.source, teaching.vocabulary) if teaching else (None, None)
-    return Job(
-        student=shape_of(config, count_parameters(config)),
-        teacher=shape_of(teaching.config, count_parameters(teaching.config)) if teaching else None,
-        teacher_dtype=source.dtype if source else "bf16",
-        quantization=source.quantization if source else "none",
-        precision=recipe.training.precision,
-        stage=recipe.deepspeed.stage,
-        processes=batches.processes,
-        accumulation=batches.accumulation,
-        signals=frozenset(name for name in Signals.model_fields if getattr(recipe.signals, name).weight > 0),
-        new_tokens=recipe.rollouts.max_new_tokens,
-        inputs=largest_inputs(
-            made.rows, made.mixture, batches, recipe.rollouts.max_new_tokens, _sampled_at_once(recipe, batches)
-        ),
-        on_cpu=hardware.on_cpu,
-        optimizer=recipe.training.optimizer,
-        offloaded=offloaded_parts(recipe),
-        bucket=bucket_of(engine),
-        adapter=count_trained(config, adapter) if adapter else None,
-        packed=adapter.quantization if adapter else "none",
-        copies_reference=adapter is None or isinstance(recipe.signals.sequence.reference, RefreshedReference),
-        recomputes=recipe.training.activation_checkpointing,
-        placement=source.placement if source else "device",
-        device_memory=bytes_of(source.device_memory) if source and source.device_memory else None,
-        buckets=mapped.size + 1 if isinstance(mapped, MappedVocabulary) else 0,
-    )
-
-
-def _sampled_at_once(recipe: Recipe, batches: Arithmetic) -> int:
-    """Prompts that a process continues at once; none where a server does it."""
-    share = batches.batch_size // batches.processes
-    return 0 if server_of(recipe) else min(share, recipe.rollouts.prompts_at_once or share)

@@ -21,11 +21,12 @@ from dudi_kit.models.generation import Stops
 from dudi_kit.models.loading import DTYPES, freeze, load_model, require_frozen
 from dudi_kit.models.reference import frozen_copy
 from dudi_kit.models.scratch import architecture_config, build
-from dudi_kit.plan.build import Teaching, teaching_of, training_rows
+from dudi_kit.plan.build import teaching_of, training_rows
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.rollouts import longest_sample, serve_command, server_of
 from dudi_kit.plan.rows import Row, TrainingRows, training_examples
 from dudi_kit.plan.schema import ModelSource, Plan
+from dudi_kit.plan.teaching import Teaching
 from dudi_kit.recipe.derive import without_samples
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import ScratchStudent

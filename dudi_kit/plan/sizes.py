@@ -1,0 +1,94 @@
+"""How large a stage's rows and models are: tokens by language, and what the memory of a process depends on."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from dudi_kit.models.scratch import count_parameters
+from dudi_kit.models.targets import count_trained
+from dudi_kit.plan.arithmetic import Arithmetic
+from dudi_kit.plan.engine import bucket_of, offloaded_parts
+from dudi_kit.plan.hardware import Hardware
+from dudi_kit.plan.inputs import largest_inputs
+from dudi_kit.plan.job import Job
+from dudi_kit.plan.memory import bytes_of
+from dudi_kit.plan.rollouts import server_of
+from dudi_kit.plan.rows import TrainingRows
+from dudi_kit.plan.schema import LanguageShare
+from dudi_kit.plan.shape import shape_of
+from dudi_kit.plan.teaching import Teaching
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.signals import RefreshedReference, Signals
+from dudi_kit.verbalizer.vocabulary.mapping import MappedVocabulary
+
+
+def shares_of(made: TrainingRows) -> dict[str, LanguageShare]:
+    """Rows and tokens of each language."""
+    rows: Counter[str] = Counter(row.language for row in made.rows)
+    prompt, response, teacher = Counter[str](), Counter[str](), Counter[str]()
+    for row in made.rows:
+        prompt[row.language] += len(row.prompt)
+        response[row.language] += len(row.response)
+        teacher[row.language] += max((len(ids) for ids in row.teacher_prompts.values()), default=0)
+    drawn: Counter[str] = Counter()
+    for (language, _), quota in made.mixture.quotas.items():
+        drawn[language] += quota
+    return {
+        code: LanguageShare(
+            rows=rows[code],
+            tokens=prompt[code] + response[code],
+            prompt_tokens=prompt[code],
+            response_tokens=response[code],
+            teacher_prompt_tokens=teacher[code],
+            rows_per_epoch=drawn[code],
+        )
+        for code in sorted(rows)
+    }
+
+
+def job_of(
+    recipe: Recipe,
+    config: PreTrainedConfig,
+    teaching: Teaching | None,
+    made: TrainingRows,
+    batches: Arithmetic,
+    hardware: Hardware,
+    engine: Mapping[str, Any],
+) -> Job:
+    """What the memory of a training process depends on. engine: DeepSpeed's configuration."""
+    adapter = recipe.student.adapter
+    source, mapped = (teaching.source, teaching.vocabulary) if teaching else (None, None)
+    return Job(
+        student=shape_of(config, count_parameters(config)),
+        teacher=shape_of(teaching.config, count_parameters(teaching.config)) if teaching else None,
+        teacher_dtype=source.dtype if source else "bf16",
+        quantization=source.quantization if source else "none",
+        precision=recipe.training.precision,
+        stage=recipe.deepspeed.stage,
+        processes=batches.processes,
+        accumulation=batches.accumulation,
+        signals=frozenset(name for name in Signals.model_fields if getattr(recipe.signals, name).weight > 0),
+        new_tokens=recipe.rollouts.max_new_tokens,
+        inputs=largest_inputs(
+            made.rows, made.mixture, batches, recipe.rollouts.max_new_tokens, _sampled_at_once(recipe, batches)
+        ),
+        on_cpu=hardware.on_cpu,
+        optimizer=recipe.training.optimizer,
+        offloaded=offloaded_parts(recipe),
+        bucket=bucket_of(engine),
+        adapter=count_trained(config, adapter) if adapter else None,
+        packed=adapter.quantization if adapter else "none",
+        copies_reference=adapter is None or isinstance(recipe.signals.sequence.reference, RefreshedReference),
+        recomputes=recipe.training.activation_checkpointing,
+        placement=source.placement if source else "device",
+        device_memory=bytes_of(source.device_memory) if source and source.device_memory else None,
+        buckets=mapped.size + 1 if isinstance(mapped, MappedVocabulary) else 0,
+    )
+
+
+def _sampled_at_once(recipe: Recipe, batches: Arithmetic) -> int:
+    """Prompts that a process continues at once; none where a server does it."""
+    share = batches.batch_size // batches.processes
+    return 0 if server_of(recipe) else min(share, recipe.rollouts.prompts_at_once or share)
