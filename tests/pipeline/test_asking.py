@@ -154,7 +154,7 @@ def test_after_a_kill_only_what_lacks_is_asked_and_the_torn_line_harms_nothing(
     found = read_answers([file])
     assert set(found) == {request.key for request in prepared.requests}
     assert sum(answer.text == "new" for answer in found.values()) == 5
-    monkeypatch.setattr(asking, "load_model", lambda *_, **__: pytest.fail("there is nothing left to ask"))
+    monkeypatch.setattr(asking, "loaded", lambda *_, **__: pytest.fail("there is nothing left to ask"))
     assert asking.main([str(run.path), str(file)]) == Exit.OK
 
 
