@@ -264,6 +264,13 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path, no_training: None) 
     refused(run(recipe), recipe, "student.model: ", "has no .safetensors file: there are no weights")
 
 
+def test_a_folder_of_gguf_files_without_the_name_of_one(tmp_path: Path, no_training: None) -> None:
+    recipe = with_models(tmp_path)
+    folder = tmp_path / "models" / "student"
+    (folder / "model.safetensors").rename(folder / "tiny-q8.gguf")
+    refused(run(recipe), recipe, "student.model: ", "tiny-q8.gguf: name one in student.gguf_file")
+
+
 def test_a_folder_that_holds_no_model_at_all(tmp_path: Path, no_training: None) -> None:
     recipe = with_models(tmp_path)
     folder = tmp_path / "models" / "student"

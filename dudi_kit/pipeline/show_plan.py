@@ -56,7 +56,7 @@ def show_plan(console: Console, plan: Plan, run: RunDir, *, main: bool) -> None:
         _print_line(console, name, text)
     if main:
         if plan.pruning and plan.pruning.languages:
-            console.print(_indented(_pruning_table(plan.pruning)))
+            console.print(_indented(_pruning_table(plan.pruning)), soft_wrap=False)  # or its caption is cut off
         console.print(_indented(_language_table(plan.languages, teacher=plan.vocabulary is not None)))
         console.print(_indented(_memory_table(plan.memory)))
         for name, text in _after(plan):

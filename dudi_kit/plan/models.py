@@ -101,6 +101,11 @@ def _check_weights(source: ModelSource, who: str) -> None:
     if not folder.is_dir():
         raise ModelError(f"{who}.model: no such folder: {folder}. Paths are relative to the recipe that names them.")
     if not any(folder.glob("*.safetensors")):
+        if files := sorted(file.name for file in folder.glob("*.gguf")):
+            raise ModelError(
+                f"{who}.model: {folder} has no .safetensors file, but {', '.join(files)}: name one in {who}.gguf_file. "
+                "Where `model` was changed, the file of the old one is forgotten."
+            )
         pickled = sorted(file.name for suffix in ("bin", "pt", "pth", "ckpt") for file in folder.glob(f"*.{suffix}"))
         found = f"{', '.join(pickled)} are pickled, which may run code" if pickled else "there are no weights"
         raise ModelError(

@@ -82,8 +82,11 @@ class Across:
 def sides_of(folders: Sequence[Path], subject: Subject) -> list[Side]:
     """What is compared: of several run directories the model `subject`, of one run its models, `before` first.
 
-    RunDirectoryError: a folder has no answers.
+    RunDirectoryError: a folder is not there or has no answers.
     """
+    for folder in folders:
+        if not folder.is_dir():
+            raise RunDirectoryError(f"{folder}: no such folder. Name run directories, as in outputs/my-run.")
     if len(folders) == 1:
         files = {who: _answers(folders[0], who) for who in ("before", "after", "teacher")}
         found = [Side(who, (file,)) for who, file in files.items() if file.exists()]

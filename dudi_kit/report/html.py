@@ -121,7 +121,8 @@ def _contamination(run: RunFiles) -> dict[str, Any] | None:
         for task, languages in found.overlaps.items()
         for language, overlap in languages.items()
     ]
-    return {"rows": rows, "worst": found.findings[:MOST_FINDINGS]}
+    more = max(0, len(found.findings) - MOST_FINDINGS)
+    return {"rows": rows, "worst": found.findings[:MOST_FINDINGS], "more": more}
 
 
 def whole_ledger(run: RunFiles) -> dict[str, dict[str, int]]:

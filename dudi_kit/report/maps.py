@@ -21,6 +21,8 @@ LINE_STYLE: dict[Subject, dict[str, Any]] = {
     "after": {"color": "#0072b2", "linestyle": "-", "marker": "o"},
 }
 FEWEST_SPOKES = 3
+LEAST_RADIUS = 10.0
+"""Per cent: scores that are all near 0 are not blown up."""
 
 
 class Cell(NamedTuple):
@@ -49,7 +51,7 @@ def language_radar(scores: Mapping[Subject, Mapping[str, float]]) -> str | None:
     axis.set_theta_offset(math.pi / 2)
     axis.set_theta_direction(-1)
     axis.set_xticks(angles, languages, parse_math=False)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(bottom=0, top=max(axis.get_ylim()[1], LEAST_RADIUS))
     axis.grid(color="#dddddd", linewidth=0.6)
     axis.tick_params(axis="y", labelsize="small", labelcolor=GREY)
     figure.legend(loc="outside upper left", ncols=len(scores), frameon=False)

@@ -5,13 +5,13 @@ from typing import NamedTuple
 from dudi_kit.plan.schema import PlannedPruning
 from dudi_kit.report.facts import short_count
 
-HEADS = ("chosen by", "as before", "other texts", "as before", "tokens", "pieces", "its own", "parameters")
+HEADS = ("chosen by", "as before", "other texts", "as before", "tokens", "pieces", "its own", "cost")
 """Columns after the language."""
 
 LEGEND = (
     "Texts are prompts and responses. The pieces were chosen by the first ones, the others are those of held-out rows "
     "and tasks; as before: cut into the same pieces as by the whole tokenizer; tokens: how many more the others take. "
-    "Its own: pieces that no other language needs, and the parameters that they cost."
+    "Its own: pieces that no other language needs; cost: their parameters."
 )
 
 

@@ -1,5 +1,6 @@
 """`python -m dudi_kit.train RUN_DIR [--resume]`: one training process of a planned run directory."""
 
+import os
 import signal
 import sys
 
@@ -12,7 +13,12 @@ if __name__ == "__main__":
         die_with_launcher()
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # until there is something to save
         hush()
+        from dudi_kit.train.stopping import ASKING
         from dudi_kit.train.worker import main
     except KeyboardInterrupt:  # while torch is imported, which takes seconds
         sys.exit(Exit.INTERRUPTED)
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    for asking in ASKING:  # the libraries take a while to tidy up, and a launcher may ask once more
+        if signal.getsignal(asking) is not signal.SIG_IGN:
+            signal.signal(asking, lambda *_: os._exit(code))
+    sys.exit(code)

@@ -10,14 +10,7 @@ An 8-bit optimizer packs its moments in blocks of what one process holds: they a
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-import deepspeed
 import torch
-from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
-)
 from torch import Tensor, nn
 
 Kind = Literal["weights", "exp_avg", "exp_avg_sq"]
@@ -75,15 +68,20 @@ def restore_pieces(engine: Any, pieces: Mapping[str, Tensor]) -> None:
 
 def restore_weights(engine: Any, read: Read) -> None:
     """Give a fresh engine its weights. Every process must call it, and reads the same."""
+    from deepspeed import zero  # late, here and below: see `start_accelerator`
+    from deepspeed.utils import safe_set_full_fp32_param
+
     for name, parameter in trained(engine):
         value = read("weights", name)
-        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_id")):
+        with zero.GatheredParameters([parameter], modifier_rank=0, enabled=hasattr(parameter, "ds_id")):
             parameter.data.copy_(value)
         safe_set_full_fp32_param(parameter, value)
 
 
 def restore_moments(engine: Any, read: Read, step: int) -> None:
     """Give a fresh engine the moments after `step` steps. Every process must call it, and reads the same."""
+    from deepspeed.utils import safe_set_full_optimizer_state
+
     _make_moments(engine, step)
     _link_moments(engine)
     for kind in MOMENTS:
@@ -96,6 +94,8 @@ def restore_moments(engine: Any, read: Read, step: int) -> None:
 
 
 def _whole(engine: Any, parameter: nn.Parameter, kind: Kind) -> Tensor:
+    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
     value: Tensor | None
     if _is_spread(parameter):
         weights = kind == "weights"

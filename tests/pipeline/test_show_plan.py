@@ -35,7 +35,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, RunDir]:
 
 
 def shown(plan: Plan, run: RunDir, width: int) -> str:
-    console = Console(width=width, record=True, file=open("/dev/null", "w"), force_terminal=True)  # noqa: SIM115 – recorded
+    console = Console(width=width, soft_wrap=True, record=True, file=open("/dev/null", "w"), force_terminal=True)  # noqa: SIM115 – recorded
     show_plan(console, plan, run, main=True)
     return console.export_text()
 
@@ -59,6 +59,8 @@ def test_of_a_student_that_is_cut_it_says_what_stays(planned: tuple[Plan, RunDir
     words = " ".join(text.split())
     assert "3 of 6 layers (0 3 5)" in words
     assert "12,500" in words
+    assert "stay for no text." in words
+    assert "…" not in text
 
 
 def test_the_parts_at_a_peak_add_up_to_it(planned: tuple[Plan, RunDir]) -> None:

@@ -98,3 +98,8 @@ def test_the_command_prints_stars_and_a_legend(tmp_path: Path, capsys: pytest.Ca
     assert "***" in said
     assert not app(["compare", str(one), str(two), "--format", "json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["lines"][0]["items"] == 40
+
+
+def test_a_folder_that_is_not_there_is_not_one_without_answers(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match=r"mistyped: no such folder"):
+        sides_of([tmp_path / "mistyped"], "after")

@@ -25,6 +25,13 @@ def test_the_radar_names_every_language_and_model() -> None:
     assert {"id", "th", "vi", "my", *SCORES} <= set(_texts(svg))
 
 
+def test_a_radar_of_zeros_is_not_blown_up() -> None:
+    svg = language_radar({"after": {"id": 0.0, "th": 0.0, "vi": 0.0}})
+    assert svg is not None
+    assert ">10<" in svg
+    assert ">0.01<" not in svg
+
+
 def test_two_languages_make_no_radar() -> None:
     assert language_radar({"after": {"id": 1.0, "th": 2.0}}) is None
 
