@@ -31,6 +31,7 @@ _SUMS = "dudi-kit sets it, so that what is learned does not depend on how a batc
 _LOGS = "dudi-kit logs by itself, into the run directory"
 _CHECKPOINTS = "dudi-kit writes and reads the checkpoints"
 _LEARNED = "it would change what is learned, which the rest of the recipe describes"
+_ROUNDED = "it rounds what is learned to 8 or 4 bits on its way between the processes"
 _MODEL = "it is for models of other kinds than dudi-kit trains"
 _OPTIMIZER = "dudi-kit makes the optimizer and sets it to fit"
 
@@ -63,6 +64,9 @@ OURS: dict[str, str] = {
     "zero_optimization.compute_grad_norm": "dudi-kit clips by the norm, and stops where it is not finite",
     "zero_optimization.memory_efficient_linear": "it rounds differently, in the teacher's layers too",
     "zero_optimization.zenflow": _LEARNED,
+    "zero_optimization.zero_quantized_gradients": _ROUNDED,
+    "zero_optimization.zero_quantized_nontrainable_weights": _ROUNDED,
+    "zero_optimization.zero_quantized_weights": _ROUNDED,
     "zero_optimization.legacy_stage1": _LEARNED,
     "compression_training": _LEARNED,
     "quantize_training": _LEARNED,
@@ -127,9 +131,6 @@ FREE: frozenset[str] = frozenset(
                 "sub_group_size",
                 "use_multi_rank_bucket_allreduce",
                 "zero_hpz_partition_size",
-                "zero_quantized_gradients",
-                "zero_quantized_nontrainable_weights",
-                "zero_quantized_weights",
             )
         ),
         *(

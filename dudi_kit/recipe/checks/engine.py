@@ -67,7 +67,9 @@ def _contradictions(section: Mapping[str, Any], above: tuple[str, ...]) -> Itera
     for key, value in section.items():
         where = (*above, key)
         dotted, path = ".".join(where), (*EXTRA, *where)
-        if dotted in OWNERS:
+        if "." in key:  # a dotted key is another one than the keys that its parts name
+            yield _unknown(where, path)
+        elif dotted in OWNERS:
             message = f"{OWNERS[dotted]} of the recipe says it"
             yield Complaint(path, "not-here", message, f"set {OWNERS[dotted]}, and remove it here", at_key=True)
         elif dotted in OURS:
