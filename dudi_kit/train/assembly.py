@@ -30,7 +30,14 @@ from dudi_kit.plan.teaching import Teaching
 from dudi_kit.recipe.derive import without_samples
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import ScratchStudent
-from dudi_kit.train.engine import gathered, make_optimizer, partitioned_at_load, prepare, shard_frozen
+from dudi_kit.train.engine import (
+    extra_may_be_refused,
+    gathered,
+    make_optimizer,
+    partitioned_at_load,
+    prepare,
+    shard_frozen,
+)
 from dudi_kit.train.loop import Loop, Surroundings
 from dudi_kit.train.rollout_log import RolloutLog, moments_of
 from dudi_kit.train.rollouts import OwnSampler, Sampler
@@ -73,7 +80,9 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         for model in (student, reference, teacher if plan.teacher and plan.teacher.placement == "device" else None):
             if model is not None:
                 compile_layers(model)
-    prepared = prepare(accelerator, student, make_optimizer(student, recipe, accelerator.print))
+    optimizer = make_optimizer(student, recipe, accelerator.print)
+    with extra_may_be_refused(recipe.deepspeed.extra):
+        prepared = prepare(accelerator, student, optimizer)
     anchor = Unadapted(prepared.engine.module) if anchored and reference is None else reference
     for who, frozen in (("the teacher", teacher), ("the reference", anchor)):
         if frozen is not None:

@@ -6,7 +6,7 @@ import io
 import math
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
@@ -58,11 +58,8 @@ def _require_usable(plan: Plan) -> None:
     from deepspeed.ops.op_builder import AsyncIOBuilder
     from deepspeed.runtime.config import DeepSpeedConfig
 
-    try:
+    with extra_may_be_refused(plan.deepspeed):
         DeepSpeedConfig(copy.deepcopy(plan.deepspeed))
-    except (ValueError, TypeError, AssertionError) as error:
-        said = " ".join(str(error).split())
-        raise RecipeError(f"deepspeed.extra: DeepSpeed can't be set up with it: {said}") from error
     zero = plan.deepspeed["zero_optimization"]
     folders = {
         part["nvme_path"]
@@ -77,6 +74,18 @@ def _require_usable(plan: Plan) -> None:
             "deepspeed.offload: 'nvme' needs libaio, whose headers are not on this machine (Debian's libaio-dev); "
             "install it, or offload to 'cpu'."
         )
+
+
+@contextmanager
+def extra_may_be_refused(extra: Mapping[str, Any]) -> Iterator[None]:
+    """What DeepSpeed raises for values that it does not take, as a fault of the recipe. Nothing where it sets none."""
+    try:
+        yield
+    except (ValueError, TypeError, AssertionError, AttributeError) as error:
+        if not extra:
+            raise
+        said = " ".join(str(error).split())
+        raise RecipeError(f"deepspeed.extra: DeepSpeed can't be set up with it: {said}") from error
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, notice: Callable[[str], None]) -> torch.optim.Optimizer:

@@ -80,8 +80,19 @@ def test_what_deepspeed_would_refuse_is_told_before_a_model_is_loaded(bench: Ben
     said = refused("odd", deepspeed__extra="{zero_optimization: {reduce_bucket_size: many}}")
     assert said.startswith("deepspeed.extra: DeepSpeed can't be set up with it: ")
     assert "reduce_bucket_size" in said
+    assert "'int' object" in refused("no-mapping", deepspeed__extra="{aio: 5}")
     nowhere = refused("nowhere", deepspeed__offload="{optimizer: nvme, nvme_path: /no/such/disk}")
     assert nowhere == "deepspeed.offload.nvme_path: no such folder on this machine: /no/such/disk."
+
+
+def test_what_deepspeed_refuses_as_it_starts_is_a_fault_of_the_extra_keys():
+    from deepspeed.utils.logging import set_log_level_from_string
+
+    extra = {"log_level": "chatty"}
+    with pytest.raises(RecipeError, match="chatty is not one"), engine.extra_may_be_refused(extra):
+        set_log_level_from_string("chatty")
+    with pytest.raises(ValueError, match="chatty is not one"), engine.extra_may_be_refused({}):
+        set_log_level_from_string("chatty")
 
 
 def test_an_optimizer_that_needs_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch):
