@@ -71,7 +71,8 @@ def publish(run: RunDir, partial: Path, step: int, facts: dict[str, Any], keep: 
         _flush(run.checkpoints)
     except OSError as error:
         raise _cannot_write(final, error) from error
-    for old in _by_age(run)[:-keep]:
+    # Newer ones are damaged: they were passed over, and must not push this one out.
+    for old in [folder for folder in _by_age(run) if _step_of(folder) <= step][:-keep]:
         shutil.rmtree(old)
     return Checkpoint(final, step)
 

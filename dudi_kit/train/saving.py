@@ -103,6 +103,13 @@ class Saving:
             )
         return newest
 
+    def require_none(self) -> None:
+        """Refuse a run that has checkpoints and is not to go on from them: its logs would be cut to nothing."""
+        if any(self.run.checkpoints.glob("step-*")):
+            raise RunDirectoryError(
+                f"{self.run.path} holds an unfinished run: go on with --resume, or remove {self.run.checkpoints}."
+            )
+
     def load(self, checkpoint: Checkpoint, models: Models) -> int:
         """Give the models what a checkpoint holds; the step to go on from. Every process must call it."""
         try:

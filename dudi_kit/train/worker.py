@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 
-from dudi_kit.errors import DudiError, EnvironmentLack, Exit
+from dudi_kit.errors import DudiError, EnvironmentLack, Exit, Interrupted
 from dudi_kit.plan.claim import sole_trainer
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.schema import read_plan
@@ -51,19 +51,29 @@ def train(run: RunDir, *, resume: bool) -> None:
     heartbeat = Heartbeat(run.logs, rank, plan.processes, timeout=patience, stalled=partial(_end_stalled, run))
     deterministic = determinism(wanted=recipe.training.deterministic)
     with deterministic, alone, heartbeat, training_progress(plan, show=main) as progress:
-        heartbeat.beat(0, "loading")
+        # Each of these may take many minutes where models are large; every process enters all of them.
+        heartbeat.beat(0, "looking for a checkpoint")
         saving = Saving(run, recipe, plan, accelerator)
+        if not resume:
+            saving.require_none()
         found = saving.find() if resume else None
+        heartbeat.beat(0, "preparing the student")
         if main:
             cut_student(run, recipe, plan)
         accelerator.wait_for_everyone()
         with StopRequests() as stop:
+            heartbeat.beat(0, "loading")
             trackers = Trackers(run, recipe, main=main)
             around = Surroundings(saving, progress, heartbeat, stop, trackers)
             loop = make_loop(run, recipe, plan, accelerator, around)
+            heartbeat.beat(0, "loading the checkpoint")
             first = saving.load(found, loop.models) if found else 0
-            with trackers.running(first):
-                loop.train(first)
+            try:
+                with trackers.running(first):
+                    loop.train(first)
+            except Interrupted:  # all processes have agreed to stop
+                leave_process_group()
+                raise
             heartbeat.beat(plan.steps, "saving the final model")
             save_final(loop)
     leave_process_group()

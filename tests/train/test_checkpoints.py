@@ -12,10 +12,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from dudi_kit.errors import EnvironmentLack, Exit
+from dudi_kit.errors import EnvironmentLack, Exit, RunDirectoryError
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.train import checkpoints
 from dudi_kit.train.checkpoints import MANIFEST, forget_after, latest, partial_folder, publish, writing
+from dudi_kit.train.saving import Saving
 
 
 @pytest.fixture
@@ -260,3 +261,19 @@ def test_a_damaged_checkpoint_does_not_push_out_the_good_ones_that_follow(run: R
     assert newest is not None
     assert (newest.step, skipped) == (120, [])
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-120"]
+
+
+def test_a_damaged_checkpoint_of_a_later_step_does_not_push_out_the_new_ones(run):
+    flip_a_bit(save(run, 40))
+    for step in (10, 20):  # begun anew, since nothing was whole
+        save(run, step, keep=1)
+    assert latest(run)[0].step == 20
+    assert not (run.checkpoints / "step-10").exists()
+
+
+def test_a_run_with_checkpoints_is_not_begun_again_unless_it_goes_on_from_them(run):
+    saving = Saving(run, *[None] * 3)
+    saving.require_none()
+    save(run, 4)
+    with pytest.raises(RunDirectoryError, match="holds an unfinished run: go on with --resume"):
+        saving.require_none()
