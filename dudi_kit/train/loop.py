@@ -33,6 +33,7 @@ from dudi_kit.train.engine import Student, backward, set_learning_rate
 from dudi_kit.train.gradients import SignalGradients
 from dudi_kit.train.heartbeat import Heartbeat
 from dudi_kit.train.metrics import Window, append_line, cut_after
+from dudi_kit.train.rng import random_states, set_random_states
 from dudi_kit.train.rollout_log import RolloutLog, RowLosses, row_losses
 from dudi_kit.train.rollouts import Sampler, observe_rollouts, observe_sampler
 from dudi_kit.train.saving import Saving, refreshed_reference
@@ -106,13 +107,14 @@ class Loop:
         self._start_clock()
         saved = logged = first_step
         for step in range(first_step, self.plan.steps):
-            window = copy.deepcopy(self.window)
+            window, drawn = copy.deepcopy(self.window), random_states()
             try:
                 self._refresh_reference(step)
                 self._step(step)
                 done, stops = step + 1, self._asked_to_stop()
             except _LeftStep:
                 self.window, self.gradients, done, stops = window, None, step, True
+                set_random_states(drawn)  # the resumed run begins the step anew, and draws the same dropout
             saves = saved < done < self.plan.steps and (stops or self._saves_after(done))
             # A line before each checkpoint, so that no line's mean spans what a resumed run has not seen.
             logs = logged < done and (saves or self._is_logged(done))
@@ -153,7 +155,7 @@ class Loop:
             self.rollout_log.write(step, pairs, losses)
 
     def _rollouts(self, rows: Sequence[Row], step: int) -> list[Continuation]:
-        with self.student.whole() as student, self._left_when_asked(student):
+        with self.student.whole() as student, self._left_when_asked(student, self.sampler):
             rollouts = self.sampler.sample(student, rows, step)
         if self._asked_to_stop():
             raise _LeftStep
@@ -174,8 +176,11 @@ class Loop:
         return results
 
     @contextmanager
-    def _left_when_asked(self, student: nn.Module) -> Iterator[None]:
+    def _left_when_asked(self, student: nn.Module, sampler: Sampler) -> Iterator[None]:
         """Sampling, which may take minutes, is left between two tokens. What comes of it is agreed on after it."""
+        if not sampler.may_be_left:
+            yield
+            return
 
         def leave(*_: object) -> None:
             if self.around.stop.asked:

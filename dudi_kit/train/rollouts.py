@@ -27,6 +27,11 @@ class Sampler(Protocol):
     """Draws ỹ for each row of a process's share."""
 
     @property
+    def may_be_left(self) -> bool:
+        """One process may leave it in the middle, since none waits in it for the others."""
+        ...
+
+    @property
     def facts(self) -> Mapping[str, Sequence[float]]:
         """What there is to log about the last samples beside themselves: name → a number for each row."""
         ...
@@ -39,6 +44,7 @@ class Sampler(Protocol):
 class OwnSampler:
     """The training process samples by itself, with transformers."""
 
+    may_be_left = True
     facts: Mapping[str, Sequence[float]] = {}
 
     def __init__(self, settings: Rollouts, *, stops: Stops, sayable_V: Tensor, seed: int) -> None:

@@ -49,6 +49,9 @@ class Probe(NamedTuple):
 class ServedSampler:
     """Samples through a vLLM server."""
 
+    may_be_left = False
+    """While weights are handed over the processes wait for each other."""
+
     def __init__(
         self,
         settings: Rollouts,

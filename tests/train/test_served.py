@@ -1,7 +1,10 @@
 """Rollouts by a server: it says what the student would, with the student's own weights, or there is a clear error."""
 
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +16,8 @@ from dudi_kit.errors import EnvironmentLack
 from dudi_kit.models.generation import Stops
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.rollouts import Rollouts, VllmEngine
+from dudi_kit.train.engine import Student
+from dudi_kit.train.loop import Loop, _LeftStep
 from dudi_kit.train.rollouts import OwnSampler
 from dudi_kit.train.served import VllmServer
 from dudi_kit.train.served_sampler import ServedSampler, write_weights
@@ -146,6 +151,40 @@ def test_a_greedy_server_that_insists_on_such_a_piece_is_an_error(served: Served
         model.lm_head.weight[10:] *= 5
     with pytest.raises(EnvironmentLack, match="again and again"):
         served(10, temperature=0.0).sample(model, ROWS, step=0)
+
+
+# --- when it is to stop
+
+
+def test_a_process_that_is_asked_to_stop_still_hands_over_its_weights_with_the_others(
+    served: Served, model: Any, fake: FakeVllm
+) -> None:
+    """Alone it would leave the others waiting for it."""
+    loop = stopping_loop(model, served())
+    with pytest.raises(_LeftStep):
+        loop._rollouts(ROWS, 0)
+    assert "reload_weights" in [body.get("method") for _, body in fake.seen]
+
+
+def test_a_process_that_samples_by_itself_leaves_between_two_tokens(model: Any) -> None:
+    sampler = OwnSampler(
+        Rollouts(max_new_tokens=8), stops=STOPS, sayable_V=torch.ones(PIECES, dtype=torch.bool), seed=3
+    )
+    passes: list[int] = []
+    model.lm_head.register_forward_hook(lambda *_: passes.append(1))
+    with pytest.raises(_LeftStep):
+        stopping_loop(model, sampler)._rollouts(ROWS, 0)
+    assert passes == []
+
+
+def stopping_loop(model: Any, sampler: Any) -> Loop:
+    """As much of a loop as sampling needs; it has been asked to stop."""
+    loop = Loop.__new__(Loop)
+    loop.student = Student(model, None, lambda: nullcontext(model))
+    loop.sampler = sampler
+    loop.accelerator = sampler.accelerator if isinstance(sampler, ServedSampler) else Accelerator(cpu=True)
+    loop.around = SimpleNamespace(stop=SimpleNamespace(asked=signal.SIGTERM))
+    return loop
 
 
 # --- when it fails
