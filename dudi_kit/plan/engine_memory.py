@@ -66,7 +66,8 @@ def engine_of(job: Job) -> Engine:
         return Engine(b * P, optimizer, 0, held, FP32 * P, FP32 * bucket, FP32 * bucket + 2 * share)
     # fp32 sums are kept from micro-batch to micro-batch; the bucket is cast to fp32 while it is reduced.
     update = max(_reducing(job), share + step_of_share)
-    return Engine(weights_at_work(job), optimizer, 0, share, share, b * bucket, update, weights_on_host(job))
+    held = share if job.stage == 3 else 0  # its sums are allocated once, and zeroed between steps
+    return Engine(weights_at_work(job), optimizer, held, share, share, b * bucket, update, weights_on_host(job))
 
 
 def _offloaded(job: Job) -> Engine:

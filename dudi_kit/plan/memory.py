@@ -89,6 +89,8 @@ def _estimate(job: Job, inputs: Inputs) -> Estimate:
     }
     heap = heap_bytes(job, inputs)
     held: Parts = always | {"gradients": engine.held, "allocator": round(LEFT * heap)}
+    if job.stage == 3:
+        held |= {"engine": engine.bucket}  # allocated at the start, and kept
     phases: dict[Phase, Parts] = {}
     if job.rolls_out and inputs.sampled_rows:
         phases["sample"] = held | {"weights": sampling_weights(job), "rollouts": rollout_bytes(job, inputs)}

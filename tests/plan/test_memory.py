@@ -80,7 +80,9 @@ def test_stage_3_holds_a_share_of_the_weights_and_two_buckets_that_are_gathered(
     third = replace(JOB, precision="bf16", stage=3, processes=4, bucket=300)
     assert engine_of(third).weights == 2 * P // 4 + 2 * 600
     assert engine_of(replace(third, bucket=10**6)).weights == 2 * P // 4 + 2 * P
-    assert estimate(third).phases["sample"]["weights"] == 2 * P // 4 + 2 * P, "once, whole, to sample"
+    sampling = estimate(third).phases["sample"]
+    assert sampling["weights"] == 2 * P // 4 + 2 * P, "once, whole, to sample"
+    assert (sampling["gradients"], sampling["engine"]) == (4 * P // 4, 2 * 300), "DeepSpeed allocates these once"
 
 
 @pytest.mark.parametrize(("stage", "processes"), [(1, 1), (2, 4), (3, 4)])
