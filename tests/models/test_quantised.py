@@ -21,7 +21,7 @@ from dudi_kit.errors import EnvironmentLack
 from dudi_kit.models.generation import Stops, continue_prompts
 from dudi_kit.models.loading import freeze, load_model
 from dudi_kit.models.reading import response_logits
-from dudi_kit.pipeline import scoring
+from dudi_kit.pipeline import weights
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.schema import read_plan
 from tests.small import ARCHITECTURE, DATASET, call, tokenizer, write_chain
@@ -131,7 +131,7 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, dict
         packed[options["who"]] = options["quantization"]
         return load_model(*arguments, **options)
 
-    with mock.patch.object(scoring, "load_model", watched):
+    with mock.patch.object(weights, "load_model", watched):
         result = call("run", recipe, "--output", place / "out")
     return place / "out" / "student", result, packed
 

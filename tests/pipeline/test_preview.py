@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from dudi_kit.plan.schema import read_plan
 from dudi_kit.recipe.load import load_recipe
 from dudi_kit.recipe.publish import recipe_from_resolved
 from dudi_kit.train import assembly, step
+from dudi_kit.train.engine import Student
 from dudi_kit.train.step import Pair
 from tests.data.tiny import SENTENCES
 from tests.small import (
@@ -70,9 +72,10 @@ def ids_of(spans: list[Span], *kinds: Kind) -> list[int]:
 
 def training_loop(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a training process makes of a planned run directory; only the engine is stood in for."""
-    monkeypatch.setattr(assembly, "prepare", lambda accelerator, student, optimizer: (student, optimizer))
+    monkeypatch.setattr(assembly, "prepare", lambda _, student, optimizer: Student(student, optimizer, nullcontext))
     recipe = recipe_from_resolved(run.resolved.read_text(encoding="utf-8"))
-    return assembly.make_loop(run, recipe, read_plan(run), SimpleNamespace(device="cpu"), None)  # type: ignore[arg-type]
+    accelerator: Any = SimpleNamespace(device="cpu", print=print)
+    return assembly.make_loop(run, recipe, read_plan(run), accelerator, None)  # type: ignore[arg-type]
 
 
 def test_the_ids_shown_are_the_ids_trained_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

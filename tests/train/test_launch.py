@@ -277,7 +277,7 @@ def test_where_the_log_can_not_be_written_stderr_has_the_reason(monkeypatch, tmp
     ],
 )
 def test_a_full_disk_at_the_end_leaves_no_final_model(monkeypatch, run, error):
-    def write(folder: Path, *_: Any) -> None:
+    def write(folder: Path, *_: Any, **__: Any) -> None:
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"half")
         raise error

@@ -22,7 +22,7 @@ from dudi_kit.train.rollouts import OwnSampler
 from dudi_kit.train.served import VllmServer
 from dudi_kit.train.served_sampler import ServedSampler, write_weights
 from tests.train.bench import Bench, leaves, metrics
-from tests.train.conftest import GREEDY, Runs
+from tests.train.conftest import GREEDY, MEASURED, Runs
 from tests.train.vllm_server import FakeVllm, serving
 
 PIECES = 24
@@ -279,7 +279,7 @@ def test_weights_are_replaced_and_never_written_over(model: Any, tmp_path: Path)
 
 def test_two_processes_with_a_server_train_as_one_without(bench: Bench, runs: Runs, fake: FakeVllm, url: str) -> None:
     engine = f"{{type: vllm, url: '{url}'}}"
-    run = bench.train("2x4-served", 2, rollouts__engine=engine, **GREEDY)
+    run = bench.train("2x4-served", 2, rollouts__engine=engine, **GREEDY, **MEASURED)
     found, expected = metrics(run), metrics(runs["1x8"])
     assert len([body for _, body in fake.seen if body.get("method") == "reload_weights"]) == 5
     for line, wanted in zip(found, expected, strict=True):
