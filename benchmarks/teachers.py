@@ -3,9 +3,10 @@
     python -m benchmarks.teachers SIB200 FILE.gguf … [--sentences 10] [--work /tmp/teachers]
 
 Each GGUF is unpacked once and saved in fp32 as safetensors below `--work`, which bitsandbytes can pack. Each way of
-holding it is measured in a process of its own: VmHWM when it is loaded, and when it has read every sentence by itself;
-only then the fp32 teacher is loaded beside it. KL(fp32 ‖ held) in nats, a mean over all tokens but the last of a
-sentence. The model lies in the page cache when it is loaded, and such pages of mapped files count as the process's.
+holding it is measured in a process of its own: memory of its own (RssAnon) and peak (VmHWM) when it is loaded, and the
+peak when it has read every sentence by itself; only then the fp32 teacher is loaded beside it. KL(fp32 ‖ held) in
+nats, a mean over all tokens but the last of a sentence. The saved file lies in the page cache when it is loaded, and
+such pages of mapped files count in the peak, not in what is the process's own.
 """
 
 import argparse
@@ -39,10 +40,10 @@ def unpacked(gguf: Path, work: Path) -> Path:
     return folder
 
 
-def high_water() -> int:
-    """Peak of this process's resident memory, in MiB."""
+def memory(kind: str) -> int:
+    """Of this process, in MiB: `VmHWM` is its peak, mapped files included; `RssAnon` what it holds itself now."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) // 1024
 
 
 @torch.no_grad()
@@ -55,21 +56,21 @@ def measure(folder: Path, text: str, count: int, way: str) -> str:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     texts = [line for language in (*LANGUAGES, "en") for line in sentences(text, language)[:count]]
     rows = [tokenizer(line)["input_ids"] for line in texts]
-    libraries = high_water()
+    before = memory("RssAnon")
     held = freeze(load_model(str(folder), who="teacher", **WAYS[way]))
-    loaded = high_water()
+    loaded, own = memory("VmHWM"), memory("RssAnon") - before
     began = time.monotonic()
     for ids in rows:
         log_probabilities(held, ids)
-    seconds, read = time.monotonic() - began, high_water()
+    seconds, read = time.monotonic() - began, memory("VmHWM")
     whole = freeze(load_model(str(folder), who="teacher", dtype="fp32"))
     divergence, tokens = 0.0, 0
     for ids in rows:
         there, here = log_probabilities(whole, ids), log_probabilities(held, ids)
         divergence += (there.exp() * (there - here)).sum().item()
         tokens += len(ids) - 1
-    figures = f"{divergence / tokens:.2g} | {loaded:,} | {read:,} | {seconds:.0f}"
-    return f"| {folder.name} | {way} | {figures} | {libraries:,} | {tokens:,} |"
+    figures = f"{divergence / tokens:.2g} | {own:,} | {loaded:,} | {read:,} | {seconds:.0f}"
+    return f"| {folder.name} | {way} | {figures} | {tokens:,} |"
 
 
 def main() -> None:
@@ -83,7 +84,7 @@ def main() -> None:
     if asked.way:
         print(measure(asked.models[0], asked.text, asked.sentences, asked.way), flush=True)
         return
-    print("| teacher | held as | KL, nats a token | loaded, MiB | read, MiB | s | libraries, MiB | tokens |")
+    print("| teacher | held as | KL, nats a token | its own, MiB | peak, loaded | peak, read | s | tokens |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for gguf in asked.models:
         folder = unpacked(gguf, asked.work)
