@@ -1,6 +1,6 @@
 """How long it takes to align sentences: the teacher's tokenisation, and both cut at their common byte boundaries.
 
-python benchmarks/alignment.py SIB200 STUDENT_TOKENIZER TEACHER_TOKENIZER [--language th] [--sentences 1000]
+python -m benchmarks.alignment SIB200 STUDENT_TOKENIZER TEACHER_TOKENIZER [--language th] [--sentences 1000]
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """How much of a student's text a teacher with another tokenizer has a word on: ours, and by raw piece strings.
 
-    python benchmarks/coverage.py SIB200 student=TOKENIZER:teacher=TOKENIZER … [--sentences 300]
+    python -m benchmarks.coverage SIB200 student=TOKENIZER:teacher=TOKENIZER … [--sentences 300]
 
 full: share of the student's tokens with the teacher's distribution; span: inside spans of which the likelihoods are
 compared; none: without a word. raw: share of the student's tokens that a matching of piece strings keeps, as it is done

@@ -1,7 +1,7 @@
 """One training under every way of the engine, and once without it: do they learn the same?
 
-    python benchmarks/engine.py          every way, 20 steps, some minutes; prints the tables of benchmarks/engine.md
-    python benchmarks/engine.py zero3    those whose name begins so
+    python -m benchmarks.engine          every way, 20 steps, some minutes; prints the tables of benchmarks/engine.md
+    python -m benchmarks.engine zero3    those whose name begins so
 
 Two layers, all signals, greedy samples, fp32, on the CPU. Each way is held against a plain loop with torch's AdamW,
 one row at a time (`tests/train/plain.py`). Greedy samples make it strict: one token that flips changes the loss.

@@ -1,6 +1,6 @@
 """A full evaluation of a real small model on real tasks: scores, intervals, time by task; and what batching gains.
 
-    python benchmarks/evaluation.py MODEL DATA_HOME FOLDER > evaluation.md
+    python -m benchmarks.evaluation MODEL DATA_HOME FOLDER > evaluation.md
 
 MODEL: a model folder or a GGUF file of a base model, as Gemma 3 270M. DATA_HOME: local copies of benchmarks. FOLDER:
 where the scores go; called again, it goes on where it was stopped. Writes a table in Markdown to stdout.

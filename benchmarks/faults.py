@@ -1,6 +1,6 @@
 """SIGKILL at 40 random moments of a run that saves after every step, and what lay on the disk each time.
 
-    python benchmarks/faults.py [KILLS] [SEED]
+    python -m benchmarks.faults [KILLS] [SEED]
 
 Each life of the run is killed at a moment drawn from the time it takes to start, or from the two seconds after it went
 on. After every kill the newest checkpoint must be whole, and none may have become damaged; when the run is done, its
@@ -23,7 +23,8 @@ from dudi_kit.train.heartbeat import Heartbeat
 from dudi_kit.train.worker import main as work
 from tests.train.bench import ENVIRONMENT, Bench, metrics, weights
 
-STEPS = 200
+ROOT = Path(__file__).parents[1]
+STEPS = 500
 SETTINGS = {
     "training__steps": str(STEPS),
     "training__checkpoint_every": "1",
@@ -68,8 +69,10 @@ def start(run: RunDir) -> "subprocess.Popen[bytes]":
     """A life of the run."""
     log = run.path.with_suffix(".log").open("ab")
     (run.logs / "stage").unlink(missing_ok=True)
-    words = [sys.executable, __file__, "--live", str(run.path)]
-    return subprocess.Popen(words, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    words = [sys.executable, "-m", "benchmarks.faults", "--live", str(run.path)]
+    return subprocess.Popen(
+        words, env=ENVIRONMENT, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
 
 
 def kill(run: RunDir, number: int, moments: random.Random) -> Kill | None:

@@ -1,7 +1,7 @@
 """Peak memory of real training runs on this machine's CPU, beside the plan's estimate.
 
-    python benchmarks/memory.py            every run, a few minutes; prints the table of benchmarks/README.md
-    python benchmarks/memory.py small-fp32 one of them
+    python -m benchmarks.memory            every run, a few minutes; prints the table of benchmarks/README.md
+    python -m benchmarks.memory small-fp32 one of them
 
 A run has random weights of a given shape, all signals and short rows. What is measured is VmHWM of each training
 process: the most that it ever held, libraries included.

@@ -1,6 +1,6 @@
 """`exact` or `project`: with which does the teacher's prediction, in the student's pieces, fit held-out text better?
 
-    python benchmarks/projection.py MODELS/gemma-3-270m-q4_k_m.gguf SIB200 STUDENT_TOKENIZER… [--sentences 20]
+    python -m benchmarks.projection MODELS/gemma-3-270m-q4_k_m.gguf SIB200 STUDENT_TOKENIZER… [--sentences 20]
 
 At every place where both tokenisations of a sentence have a boundary the teacher predicts the student's next piece,
 over the buckets of the mapping: the score is −log₂ of the bucket that the piece is in, added up and divided by the

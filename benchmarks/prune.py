@@ -1,7 +1,7 @@
 """What is left of a tokenizer and a model that are trimmed to some texts, and what that costs on others.
 
-    python benchmarks/prune.py tokenizers DATA NAME=TOKENIZER …
-    python benchmarks/prune.py bits DATA FOLDER FILE.gguf [--sentences 10]
+    python -m benchmarks.prune tokenizers DATA NAME=TOKENIZER …
+    python -m benchmarks.prune bits DATA FOLDER FILE.gguf [--sentences 10]
 
 DATA holds sib200 (a folder for each language with train.tsv and test.tsv) and, to widen the texts, cultural_chat
 (LANGUAGE.jsonl), nusax/mt, talpco and libreoffice_help. Pieces are chosen by SIB-200's train sentences alone, or by all

@@ -384,3 +384,18 @@ def test_the_output_folder_of_the_recipe_is_below_where_the_command_is_called(
     monkeypatch.chdir(tmp_path / "called")
     assert call("train", recipe).exit_code == 0
     assert (tmp_path / "called" / "runs" / "student" / "final").is_dir()
+
+
+def test_test_rows_among_the_training_rows_are_told(trained):
+    found = json.loads((trained.folder / "out" / "student" / "evaluation" / "contamination.json").read_text("utf-8"))
+    assert found["overlaps"]["where"]["id"]["contaminated"] == found["overlaps"]["where"]["id"]["items"] == 1
+    assert found["findings"][0]["sources"]["training"]
+    assert "stand in the training text" in " ".join(trained.result.stderr.split())
+
+
+def test_test_rows_among_the_training_rows_may_stop_a_run_before_anything_is_trained(tmp_path):
+    recipe = write_chain(tmp_path / "recipes", **WHOLE)
+    result = dudi("run", recipe, "--fail-on-contamination")
+    assert result.exit_code == 1
+    assert "Take these rows out of the training data" in " ".join(result.stderr.split())
+    assert not list((tmp_path / "out").rglob("final"))

@@ -6,7 +6,7 @@ An item counts as contaminated where at least 70 % of its words lie in n-grams o
 - An item of fewer words than n is compared whole; one of fewer than four words says nothing, and is counted as such.
   Parts too short for an n-gram, such as a one-word answer beside a passage, do not count.
 - A prompt's frame (“Answer with one word: …”) is the same in many items of a task and often in training, too. An n-gram
-  that more than a fifth of a task's items in a language share is the frame's, and no item's.
+  that more than a fifth of a task's items in a language share is the frame's, and no item's; so are its words.
 - Languages are not held apart: Malay text may give away an Indonesian item.
 """
 
@@ -116,15 +116,15 @@ class _Judged:
     length: int
     """Of its n-grams, in words."""
 
-    words: int
-    """That lie in any of its n-grams."""
+    own: set[int]
+    """Places of its words, without those of the prompt's frame."""
 
     covered: set[int] = field(default_factory=set)
     sources: dict[Source, str] = field(default_factory=dict)
 
     @property
     def share(self) -> float:
-        return len(self.covered) / self.words if self.words else 0.0
+        return len(self.covered) / len(self.own) if self.own else 0.0
 
 
 class Detector:
@@ -177,24 +177,27 @@ def _judged(item: Item) -> _Judged:
         for start in range(len(part) - length + 1):
             places[tuple(part[start : start + length])].append(before + start)
         before += len(part)
-    return _Judged(item, dict(places), length, words=before)
+    return _Judged(item, dict(places), length, own=set(range(before)))
 
 
 def _without_frame(group: Sequence[_Judged]) -> list[_Judged]:
-    """Leave out the n-grams that many items share, and the words that are in no other."""
+    """Leave out the n-grams that many items share, and the words in them: what is left is the item's own.
+
+    N-grams on the border of the frame stay, but count only with their own words. An item with fewer words of its own
+    than an n-gram has could never be found by one, and says nothing.
+    """
     holders = Counter(gram for judged in group for gram in judged.places)
     most = max(FRAME * len(group), FEWEST_SHARING - 1)
     for judged in group:
         shared = [gram for gram in judged.places if holders[gram] > most]
-        for gram in shared:
-            del judged.places[gram]
-        if shared:
-            starts = [start for found in judged.places.values() for start in found]
-            judged.words = len({start + i for start in starts for i in range(judged.length)})
+        frame = {start + i for gram in shared for start in judged.places.pop(gram) for i in range(judged.length)}
+        judged.own -= frame
+        if len(judged.own) < judged.length:
+            judged.places.clear()
     return list(group)
 
 
 def _cover(judged: _Judged, gram: Gram, source: Source, place: str) -> None:
     for start in judged.places[gram]:
-        judged.covered.update(range(start, start + judged.length))
+        judged.covered.update(judged.own & set(range(start, start + judged.length)))
     judged.sources.setdefault(source, place)

@@ -167,14 +167,18 @@ def aggregates(tasks: Mapping[str, TaskScores]) -> list[Aggregates]:
 
 
 def _task_scores(tasks: Mapping[str, TaskScores], mode: Mode) -> Iterator[TaskScore]:
-    for scored in tasks.values():
+    asked: set[str] = set()
+    for entry, scored in tasks.items():
         about = scored.about
+        # A task that is asked twice, say with and without examples, is SEA-HELM's once; then it is a task of its own.
+        name = (about.seahelm or about.task) if about and about.task not in asked else entry
+        asked |= {about.task} if about else set()
         for language, row in scored.languages.items() if about else ():
             assert about is not None
             # The leaderboard takes the plain mean of summaries, a run of SEA-HELM the median of resampled means.
             plain = mode == "leaderboard" and about.metric == "rouge_l"
             yield TaskScore(
-                task=about.seahelm or about.task,
+                task=name,
                 language=language,
                 competency=OF_COMPETENCY[about.competency],
                 value=row.items_mean if plain else row.metrics[FIGURES[about.metric]].value,

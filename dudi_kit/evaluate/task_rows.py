@@ -48,6 +48,9 @@ class TaskRow:
     id: str
     """Unique in its task and language."""
 
+    question: str
+    """Its own part of the prompt, without instruction, form and worked examples."""
+
     prompt: Prompt
     opening: str
     """Text at the prompt's end that belongs to the answer: the answer tag, where the model goes on behind it. Put it in
@@ -205,6 +208,7 @@ class _Language:
             task=self.task.name,
             language=self.language,
             id=item.id,
+            question=item.question,
             prompt=ask(frame, item.question, examples, self.wishes.mode),
             opening=opening,
             references=item.references,

@@ -40,8 +40,7 @@ def _items(data: EvaluationData) -> Iterator[Item]:
     for name, entry in data.named.items():
         for language, asked in entry.rows.items():
             for row in asked.rows:
-                prompt = row.prompt if isinstance(row.prompt, str) else plain(row.prompt)
-                yield Item(name, language, row.id, (prompt, *row.references))
+                yield Item(name, language, row.id, (row.question, *row.references))
     for example in data.held_out:
         yield Item(BITS, example.language, str(example.origin), (plain(example.prompt), example.response))
 

@@ -12,7 +12,7 @@ from dudi_kit.evaluate.seahelm.aggregate import Aggregates
 from dudi_kit.evaluate.seahelm.classification import above_chance
 from dudi_kit.evaluate.seahelm.metrics import MEANS_OF_ITEMS
 from dudi_kit.evaluate.seahelm.official import OF_COMPETENCY
-from dudi_kit.evaluate.statistics import Floats, interval_of, items_of, replicates
+from dudi_kit.evaluate.statistics import Floats, items_of, of_means, replicates
 from dudi_kit.recipe.schema.evaluation import Subject
 from dudi_kit.report.maps import Cell
 
@@ -98,7 +98,7 @@ def _interval(parts: Sequence[Floats | None]) -> tuple[float, float] | None:
     known = [part for part in parts if part is not None]
     if not known or len(known) < len(parts):
         return None
-    return interval_of(np.mean(known, axis=0))
+    return of_means(known)
 
 
 def _drawn(model: Scores, answers: Sequence[AnswerRow]) -> dict[tuple[str, str], list[Floats | None]]:

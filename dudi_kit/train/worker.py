@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 
+from dudi_kit.console import notice
 from dudi_kit.errors import DudiError, EnvironmentLack, Exit, Interrupted
 from dudi_kit.plan.claim import sole_trainer
 from dudi_kit.plan.layout import RunDir
@@ -42,6 +43,9 @@ LIBRARIES_LATER = 300.0
 
 def train(run: RunDir, *, resume: bool) -> None:
     """Train what the run directory's plan says, from its last checkpoint if asked."""
+    if run.complete():  # it was killed, or its machine went, after all was done
+        notice(f"trained already: {run.final}")
+        return
     plan = read_plan(run)
     recipe = recipe_from_resolved(run.resolved.read_text(encoding="utf-8"))
     patience = 60 * recipe.training.stall_timeout

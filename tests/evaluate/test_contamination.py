@@ -81,6 +81,25 @@ def test_the_frame_of_a_prompt_is_no_contamination() -> None:
     assert detector.found().contaminated == 0
 
 
+def test_an_item_inside_a_long_frame_is_judged_by_its_own_words() -> None:
+    """Ten words of its own between frames of eight: the n-grams across the borders must not water down its share."""
+    before = "Jawablah pertanyaan berikut dengan satu kata saja sekarang"
+    after = "Tulis jawaban dalam bentuk ini tanpa tambahan apa pun"
+    own = ["satu", "dua", "tiga", "empat", "lima"]
+    texts = [" ".join(f"{word}{i}" for i in range(10)) for word in own]
+    detector = Detector(
+        [Item("qa", "id", word, (f"{before} {text} {after}",)) for word, text in zip(own, texts, strict=True)]
+    )
+    detector.see(texts[2], "id", "training", "a")
+    assert [(finding.id, finding.share) for finding in detector.found().findings] == [("tiga", 1.0)]
+
+
+def test_an_item_with_too_few_words_beside_its_frame_says_nothing() -> None:
+    frame = "Jawablah pertanyaan berikut dengan satu kata saja tanpa penjelasan apa pun:"
+    detector = Detector([Item("qa", "id", str(i), (f"{frame} gajah {i} makan",)) for i in range(5)])
+    assert detector.found().overlaps["qa"]["id"].too_short == 5
+
+
 def test_short_items_are_compared_whole_and_the_shortest_counted() -> None:
     detector = Detector([Item("t", "id", "1", ("Kucing itu tidur nyenyak",)), Item("t", "id", "2", ("Selamat pagi",))])
     detector.see("Tadi malam kucing itu tidur nyenyak sekali", "id", "training", "a")

@@ -126,3 +126,10 @@ def test_means_by_competency_say_what_they_cover(monkeypatch: pytest.MonkeyPatch
         assert whole.languages["id"].value == 0
         assert not whole.languages["id"].whole
         assert "SEA-HELM score" not in whole.overall.name
+
+
+def test_a_task_may_be_asked_in_two_ways(monkeypatch: pytest.MonkeyPatch, run: Run, task: Path) -> None:
+    _says(monkeypatch, lambda i: "Jawaban: naik")
+    tasks = {"chat": {"task": str(task)}, "likeliest": {"task": str(task), "scoring": "logprob"}}
+    for whole in aggregates(run(tasks).tasks):
+        assert list(whole.tasks["id"]["nlu"]) == ["direction", "likeliest"]

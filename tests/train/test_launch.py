@@ -364,3 +364,11 @@ def test_who_ignores_ctrl_c_goes_on_ignoring_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
+
+
+@pytest.mark.parametrize("words", [[], ["--resume"]])
+def test_a_run_that_was_killed_after_its_end_is_left_as_it_is(monkeypatch, run, words, capsys):
+    (run.final / "part").mkdir(parents=True)
+    monkeypatch.setattr(worker, "start_accelerator", lambda *_, **__: pytest.fail("there is nothing left to do"))
+    assert worker.main([str(run.path), *words]) == Exit.OK
+    assert "trained already" in capsys.readouterr().err
