@@ -1,37 +1,63 @@
-"""How every model of the step reads a batch: one forward pass, logits at response positions only.
+"""How every model of the step reads a batch: one forward pass, predictions of response tokens only.
 
-Shape suffixes: B rows, T columns, R response columns, V vocabulary.
+Shape suffixes: B rows, T columns, R response columns, V vocabulary, H hidden, N response tokens.
 Prompts are padded on the left and responses on the right (`dudi_kit.data.batches`), so the responses of a batch begin
-in the same column and the model itself can be told to keep just the last R+1 positions (`logits_to_keep`). Nothing is
-computed by hand after the model's own head: soft-capping, logit scales and tied heads are the model's business.
+in the same column and the model itself can be told to keep just the last R+1 positions (`logits_to_keep`).
+
+Few logits are the model's own. Where they would be many, the pass ends at the hidden states of the response tokens, and
+the head is computed for some positions at a time; what a head does beside its product is known to `models.heads`, and a
+model about whose head it is not sure is asked for its own logits, however many.
 """
 
 import inspect
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dudi_kit.data.batches import Batch
+from dudi_kit.models.heads import head_form, hidden_states, inner, open_head, pieces_of
+from dudi_kit.signals.head import Predictions
+
+FEW = 2**23
+"""Positions × vocabulary up to which logits are held whole: see benchmarks/loss.md."""
+
+
+class Places(NamedTuple):
+    """Response tokens by their row in the batch and their column in the response: [N] each."""
+
+    row_N: Tensor
+    column_N: Tensor
+
+
+@contextmanager
+def predictions(model: nn.Module, batch: Batch, places: Places, *, few: int = FEW) -> Iterator[Predictions]:
+    """What the model predicts at these response tokens, with a graph where it learns. Inside, its head is whole.
+
+    The prediction of token t is made at t−1.
+    """
+    form = head_form(model)
+    if form is None or len(places.row_N) * pieces_of(model) <= few:
+        yield Predictions(response_logits(model, batch)[places.row_N, places.column_N])
+        return
+    with hidden_states(model) as seen:
+        model(**_inputs(model, batch, keep=1))
+    (hidden_BTH,) = seen
+    rows_NH = hidden_BTH[places.row_N, places.column_N + (batch.prompt_columns - 1)]
+    del hidden_BTH, seen
+    with open_head(model, form) as head:
+        yield Predictions(rows_NH, head)
 
 
 def response_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """Logits that predict each response token: [B, R, V], in the model's dtype.
+    """Logits that predict each response token: [B, R, V], in the model's dtype, by its own head.
 
     The logits that predict token t are those at t−1: of the last R+1 columns the final one predicts nothing and goes.
     """
-    width = batch.response_ids_BR.shape[1]
-    inputs: dict[str, Any] = {
-        "input_ids": batch.input_ids_BT,
-        "attention_mask": batch.attention_mask_BT,
-        "use_cache": False,
-    }
-    accepted = _forward_parameters(model)
-    if "position_ids" in accepted:
-        inputs["position_ids"] = batch.position_ids_BT
-    if "logits_to_keep" in accepted:
-        inputs["logits_to_keep"] = width + 1
-    logits_BTV: Tensor = model(**inputs).logits
+    width = batch.response_columns
+    logits_BTV: Tensor = model(**_inputs(model, batch, keep=width + 1)).logits
     return logits_BTV[:, -width - 1 : -1]
 
 
@@ -41,6 +67,15 @@ def frozen_response_logits(model: nn.Module, batch: Batch) -> Tensor:
     return response_logits(model, batch)
 
 
-def _forward_parameters(model: nn.Module) -> frozenset[str]:
-    inner = getattr(model, "module", model)  # the engine's forward takes anything; the model inside says what it knows
-    return frozenset(inspect.signature(inner.forward).parameters)
+def _inputs(model: nn.Module, batch: Batch, *, keep: int) -> dict[str, Any]:
+    inputs: dict[str, Any] = {
+        "input_ids": batch.input_ids_BT,
+        "attention_mask": batch.attention_mask_BT,
+        "use_cache": False,
+    }
+    accepted = inspect.signature(inner(model).forward).parameters
+    if "position_ids" in accepted:
+        inputs["position_ids"] = batch.position_ids_BT
+    if "logits_to_keep" in accepted:
+        inputs["logits_to_keep"] = keep
+    return inputs

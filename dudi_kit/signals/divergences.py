@@ -5,38 +5,87 @@ teacher is a constant. It computes in fp32, or in fp64 where an input has it. A 
 adds 0 (0·log 0 = 0) to value and gradient. Where the second argument of a plain KL has no mass under the first's mass
 the value is +inf, as it should be; the mixtures of JSD and of the skew KLs are always finite.
 
-Each formula below is given log π and log T and returns the value and the *pull* π·∂D/∂π, up to a multiple of π: with
+Each formula below is given both distributions and returns the value and the *pull* π·∂D/∂π, up to a multiple of π: with
 π = softmax(z), ∂D/∂z = pull − π·Σ pull for any D. So the gradient costs one more pass and no autograd graph, and it
-stays finite where differentiating through log 0 would give NaN. Four temporaries [..., V] (five for mixtures) are alive
-at the peak, and one, the gradient, between forward and backward; `chunks.chunked` makes them a chunk's.
+stays finite where differentiating through log 0 would give NaN.
 """
 
-import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import log_softmax
 
-from dudi_kit.signals.chunks import at_least_fp32
+LOWEST = -1e30
+"""Stands for log 0: times a probability of 0 it is 0, where −inf would be NaN."""
 
-Divergence = Callable[[Tensor, Tensor], Tensor]
-"""(student_logits[..., V], teacher_logits[..., V]) → [...] in nats."""
-
-_Formula = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(log π [..., V], log T [..., V]) → (D [...], pull [..., V])."""
+BEYOND = 1e20
+"""A value above it has met `LOWEST` under mass: it is infinite."""
 
 
-def reverse_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL(π‖T) = Σ π·(log π − log T): the student avoids what the teacher finds unlikely. [..., V] twice → [...]."""
-    return _divergence(_reverse_kl, student_logits, teacher_logits)
+class Both(NamedTuple):
+    """Both models' distributions, [..., V] each."""
+
+    log_student: Tensor
+    student: Tensor
+    log_teacher: Tensor
+    teacher: Tensor
 
 
-def forward_kl(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL(T‖π) = Σ T·(log T − log π): the student covers what the teacher finds likely. [..., V] twice → [...]."""
-    return _divergence(_forward_kl, student_logits, teacher_logits)
+def both(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Both:
+    """softmax(z/τ) of both, and its logarithm, in fp32 or better. The inputs stay as they are."""
+    dtype = at_least_fp32(student_logits.dtype, teacher_logits.dtype)
+    log_student, log_teacher = (_log_softmax(z.to(dtype), temperature) for z in (student_logits, teacher_logits))
+    return Both(log_student, log_student.exp(), log_teacher, log_teacher.exp())
+
+
+def at_least_fp32(*dtypes: torch.dtype) -> torch.dtype:
+    """The dtype to compute in: float32, or float64 where an input has it."""
+    widest = torch.float32
+    for dtype in dtypes:
+        widest = torch.promote_types(widest, dtype)
+    return widest
+
+
+Formula = Callable[[Both], tuple[Tensor, Tensor]]
+"""Distributions → (D [...], pull [..., V], which is the caller's to change)."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """D(π, T) at temperature 1: of logits, by calling it, or of distributions, by its formula."""
+
+    formula: Formula
+
+    def __call__(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """[..., V] twice → [...] in nats, differentiable in the student's logits."""
+        assert student_logits.shape == teacher_logits.shape, (student_logits.shape, teacher_logits.shape)
+        value: Tensor = _FromLogits.apply(student_logits, teacher_logits, self)  # type: ignore[no-untyped-call]
+        return value
+
+    def pulled(self, distributions: Both) -> tuple[Tensor, Tensor]:
+        """Value [...] and pull [..., V]."""
+        value, pull = self.formula(distributions)
+        return value.masked_fill(value > BEYOND, torch.inf), pull
+
+
+def _reverse_kl(d: Both) -> tuple[Tensor, Tensor]:
+    pull = (d.log_student - d.log_teacher).mul_(d.student)  # ∂D/∂π = log π − log T + 1
+    return pull.sum(-1), pull
+
+
+def _forward_kl(d: Both) -> tuple[Tensor, Tensor]:
+    value = (d.log_teacher - d.log_student).mul_(d.teacher).sum(-1)
+    return value, -d.teacher  # ∂D/∂π = −T/π
+
+
+reverse_kl = Divergence(_reverse_kl)
+"""KL(π‖T) = Σ π·(log π − log T): the student avoids what the teacher finds unlikely."""
+
+forward_kl = Divergence(_forward_kl)
+"""KL(T‖π) = Σ T·(log T − log π): the student covers what the teacher finds likely."""
 
 
 def jsd(beta: float) -> Divergence:
@@ -51,14 +100,14 @@ def jsd(beta: float) -> Divergence:
         return reverse_kl
     _check_share("beta", beta)
 
-    def formula(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        mixture = _log_mixture(teacher, beta, student)
-        from_teacher = _weighted(teacher.exp(), teacher - mixture).sum(-1)
-        pull = _weighted(student.exp(), student - mixture)  # ∂D/∂π = (1−β)·(log π − log M)
+    def formula(d: Both) -> tuple[Tensor, Tensor]:
+        log_mixture = _mixture(d, beta).log_()
+        from_teacher = (d.log_teacher - log_mixture).mul_(d.teacher).sum(-1)
+        pull = log_mixture.neg_().add_(d.log_student).mul_(d.student)  # ∂D/∂π = (1−β)·(log π − log M)
         value = beta * from_teacher + (1 - beta) * pull.sum(-1)
         return value, pull.mul_(1 - beta)
 
-    return lambda student_logits, teacher_logits: _divergence(formula, student_logits, teacher_logits)
+    return Divergence(formula)
 
 
 def skew_forward_kl(alpha: float) -> Divergence:
@@ -67,14 +116,13 @@ def skew_forward_kl(alpha: float) -> Divergence:
         return forward_kl
     _check_share("alpha", alpha)
 
-    def formula(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        mixture = _log_mixture(teacher, alpha, student)
-        mass = teacher.exp()
-        value = _weighted(mass, teacher - mixture).sum(-1)
-        share = (student + math.log1p(-alpha)).sub_(mixture).exp_()  # of the student in the mixture: (1−α)·π/M
-        return value, _weighted(mass, share).neg_()  # ∂D/∂π = −(1−α)·T/M
+    def formula(d: Both) -> tuple[Tensor, Tensor]:
+        mixture = _mixture(d, alpha)
+        value = (d.log_teacher - mixture.log()).mul_(d.teacher).sum(-1)
+        pull = (d.student * (alpha - 1)).div_(mixture).mul_(d.teacher)  # ∂D/∂π = −(1−α)·T/M
+        return value, pull
 
-    return lambda student_logits, teacher_logits: _divergence(formula, student_logits, teacher_logits)
+    return Divergence(formula)
 
 
 def skew_reverse_kl(alpha: float) -> Divergence:
@@ -83,55 +131,31 @@ def skew_reverse_kl(alpha: float) -> Divergence:
         return reverse_kl
     _check_share("alpha", alpha)
 
-    def formula(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        log_ratio = student - _log_mixture(teacher, 1 - alpha, student)
-        mass = student.exp()
-        share = (log_ratio + math.log(alpha)).exp_()  # of the student in the mixture: α·π/M
-        pull = _weighted(mass, share.neg_().add_(log_ratio))  # ∂D/∂π = log π − log M + 1 − α·π/M
-        return _weighted(mass, log_ratio).sum(-1), pull
+    def formula(d: Both) -> tuple[Tensor, Tensor]:
+        mixture = _mixture(d, 1 - alpha)
+        share = (d.student * -alpha).div_(mixture)  # −α·π/M
+        log_ratio = mixture.log_().neg_().add_(d.log_student)
+        value = (log_ratio * d.student).sum(-1)
+        return value, log_ratio.add_(share).mul_(d.student)  # ∂D/∂π = log π − log M + 1 − α·π/M
 
-    return lambda student_logits, teacher_logits: _divergence(formula, student_logits, teacher_logits)
-
-
-def with_temperature(divergence: Divergence, temperature: float) -> Divergence:
-    """The divergence of softmax(z/τ) for both models, with no τ² factor; costs two more temporaries [..., V]."""
-    if temperature == 1:
-        return divergence
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}: it must be above 0")
-
-    def tempered(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        dtype = at_least_fp32(student_logits.dtype, teacher_logits.dtype)
-        return divergence(student_logits.to(dtype) / temperature, teacher_logits.detach().to(dtype) / temperature)
-
-    return tempered
+    return Divergence(formula)
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """H(p) = −Σ p·log p in nats; [..., V] → [...]. No gradient."""
-    log_p = log_softmax(logits.detach(), dim=-1, dtype=at_least_fp32(logits.dtype))
-    return -_weighted(log_p.exp(), log_p).sum(-1)
+def _mixture(d: Both, teacher_share: float) -> Tensor:
+    """share·T + (1−share)·π, and the smallest number there is where neither has mass."""
+    mixture = (d.student * (1 - teacher_share)).add_(d.teacher, alpha=teacher_share)
+    return mixture.clamp_(min=torch.finfo(mixture.dtype).tiny)
 
 
-def _reverse_kl(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    pull = _weighted(student.exp(), student - teacher)  # ∂D/∂π = log π − log T + 1
-    return pull.sum(-1), pull
+def entropy(distribution: Tensor, log_distribution: Tensor) -> Tensor:
+    """H(p) = −Σ p·log p in nats; [..., V] twice → [...]."""
+    found: Tensor = torch.linalg.vecdot(distribution, log_distribution)
+    return -found
 
 
-def _forward_kl(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    mass = teacher.exp()
-    value = _weighted(mass, teacher - student).sum(-1)
-    return value, mass.neg_()  # ∂D/∂π = −T/π
-
-
-def _log_mixture(teacher: Tensor, teacher_share: float, student: Tensor) -> Tensor:
-    """log(share·T + (1−share)·π), −inf where neither has mass."""
-    return torch.logaddexp(teacher + math.log(teacher_share), student + math.log1p(-teacher_share))
-
-
-def _weighted(mass: Tensor, factor: Tensor) -> Tensor:
-    """mass·factor, and 0 where there is no mass, whatever the factor. Overwrites `factor`, a temporary."""
-    return factor.mul_(mass).masked_fill_(mass == 0, 0)
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    scaled = logits if temperature == 1 else logits / temperature
+    return scaled.log_softmax(-1).clamp_(min=LOWEST)
 
 
 def _check_share(name: str, share: float) -> None:
@@ -139,23 +163,16 @@ def _check_share(name: str, share: float) -> None:
         raise ValueError(f"{name} is {share}: a share of a mixture lies between 0 and 1")
 
 
-def _divergence(formula: _Formula, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    assert student_logits.shape == teacher_logits.shape, (student_logits.shape, teacher_logits.shape)
-    value: Tensor = _FromLogits.apply(student_logits, teacher_logits, formula)  # type: ignore[no-untyped-call]
-    return value
-
-
 class _FromLogits(torch.autograd.Function):
     """Evaluates a formula on logits and computes the student's gradient, ∂D/∂z = pull − π·Σ pull, in the same pass."""
 
     @staticmethod
-    def forward(ctx: Any, student_logits: Tensor, teacher_logits: Tensor, formula: _Formula) -> Tensor:
-        dtype = at_least_fp32(student_logits.dtype, teacher_logits.dtype)
-        student = log_softmax(student_logits, dim=-1, dtype=dtype)
-        value, pull = formula(student, log_softmax(teacher_logits, dim=-1, dtype=dtype))
+    def forward(ctx: Any, student_logits: Tensor, teacher_logits: Tensor, divergence: Divergence) -> Tensor:
+        distributions = both(student_logits, teacher_logits)
+        value, pull = divergence.pulled(distributions)
         if ctx.needs_input_grad[0]:
             ctx.dtype = student_logits.dtype
-            ctx.save_for_backward(pull.addcmul_(student.exp_(), pull.sum(-1, keepdim=True), value=-1))
+            ctx.save_for_backward(pull.addcmul_(distributions.student, pull.sum(-1, keepdim=True), value=-1))
         return value
 
     @staticmethod

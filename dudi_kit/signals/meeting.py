@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dudi_kit.signals.chunks import at_least_fp32
+from dudi_kit.signals.divergences import at_least_fp32
 
 
 class Meet(NamedTuple):

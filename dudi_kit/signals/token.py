@@ -1,132 +1,136 @@
-"""The token signal: L_off on the corpus response and L_on on the student's own sample, with the same function."""
+"""The token signal: L_off on the corpus response and L_on on the student's own sample, with the same function.
 
-from functools import partial
+L_off: π(·|x,y<t) and T(·|x,y<t) (DuDi, arXiv 2606.04694). L_on: π(·|x,ỹ<t) and T(·|z,x,ỹ<t); no gradient goes through
+the sampling of ỹ. Position n of both sides predicts the same token: the caller has shifted and aligned.
+Shape suffixes: n positions, V vocabulary, K buckets.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from dudi_kit.signals.chunks import CHUNK_ELEMENTS, at_least_fp32, chunked
-from dudi_kit.signals.divergences import Divergence, entropy, reverse_kl
+from dudi_kit.signals.divergences import Both, Divergence, at_least_fp32, both, entropy, reverse_kl
 from dudi_kit.signals.meeting import Meet
-from dudi_kit.signals.result import SignalResult, Sums
 
 TOP = 10
 """Likeliest pieces of each model that `top10_overlap` compares. A constant, so that runs can be compared."""
 
+BLOCK = 64
+"""Pieces of which the largest is taken first, to find the likeliest ones without sorting the vocabulary."""
 
-def token_signal(
-    student_logits_BTV: Tensor,
-    teacher_logits_BTV: Tensor,
-    mask_BT: Tensor,
-    divergence: Divergence,
-    *,
-    chunk: int | None = None,
-) -> SignalResult:
-    """Σ over the valid positions of a row of D(π, T), in nats; the count is their number.
-
-    L_off: π(·|x,y<t) and T(·|x,y<t) (DuDi, arXiv 2606.04694). L_on: π(·|x,ỹ<t) and T(·|z,x,ỹ<t); no gradient goes
-    through the sampling of ỹ. Position t of both sides predicts the same token: the caller has shifted and aligned.
-    Positions outside the mask are never read. chunk: positions at a time, see `chunks`.
-
-    Metrics, means over valid tokens, without gradient and at temperature 1 whatever the divergence is:
-    `top1_agreement`: share where both models' likeliest piece is the same;
-    `top10_overlap`: share of the teacher's ten likeliest pieces that are among the student's ten;
-    `teacher_entropy` in nats;
-    `reverse_kl`: KL(π‖T) in nats, so that runs with different divergences compare.
-    """
-    mask_BT = mask_BT.bool()
-    over_valid = partial(chunked, logits=student_logits_BTV, other=teacher_logits_BTV, chunk=chunk, mask=mask_BT)
-    divergence_N = over_valid(divergence)
-    with torch.no_grad():
-        observed_N3 = over_valid(_observed)
-        reverse_kl_N = divergence_N if divergence is reverse_kl else over_valid(reverse_kl)
-    return _result(mask_BT, divergence_N, observed_N3, reverse_kl_N)
+OBSERVED = ("top1_agreement", "top10_overlap", "teacher_entropy", "reverse_kl")
+"""What is logged beside the loss, without gradient and at temperature 1 whatever the divergence is: share of tokens where
+both models' likeliest piece is the same; share of the teacher's ten likeliest pieces that are among the student's ten;
+the teacher's entropy in nats; KL(π‖T) in nats, so that runs with different divergences compare."""
 
 
-def facing_signal(
-    student_logits_BTV: Tensor,
-    teacher_logits_BQV: Tensor,
-    teacher_column_BT: Tensor,
-    divergence: Divergence,
-    meet: Meet,
-    *,
-    temperature: float = 1.0,
-    chunk: int | None = None,
-) -> SignalResult:
-    """The same between two vocabularies and two tokenisations, over the buckets in which their pieces meet.
+class Compared(NamedTuple):
+    """What a strip of positions says."""
 
-    teacher_column_BT: the teacher's position that faces each of the student's; −1 where none does. divergence: at
-    temperature 1; both models' logits are divided by the temperature before pieces are put together. The teacher's
-    buckets are worked out once for each position, a chunk of its logits at a time, and kept: [positions, buckets].
-    """
-    mask_BT = teacher_column_BT >= 0
-    number_BT = (mask_BT.flatten().cumsum(0) - 1).view_as(mask_BT)
-    places = (mask_BT.nonzero(as_tuple=True)[0], teacher_column_BT[mask_BT])
+    value_n: Tensor
+    """D in nats, at the term's temperature."""
 
-    def over_valid(function: Divergence, told_NK: Tensor, temperature: float) -> Tensor:
-        both = partial(_over_buckets, function, meet, told_NK, temperature)
-        return chunked(both, student_logits_BTV, number_BT, chunk, mask=mask_BT)
+    observed_n4: Tensor
+    """As `OBSERVED`."""
 
-    warm_NK = _told(teacher_logits_BQV, places, meet, temperature)
-    divergence_N = over_valid(divergence, warm_NK, temperature)
-    with torch.no_grad():
-        told_NK = warm_NK if temperature == 1 else _told(teacher_logits_BQV, places, meet, 1.0)
-        observed_N3 = over_valid(_observed, told_NK, 1.0)
-        same = divergence is reverse_kl and temperature == 1
-        reverse_kl_N = divergence_N if same else over_valid(reverse_kl, told_NK, 1.0)
-    return _result(mask_BT, divergence_N, observed_N3, reverse_kl_N)
+    grad_nV: Tensor
+    """∂D/∂logits of the student, in fp32 or better; the caller's to change."""
+
+    student_nV: Tensor | None = None
+    """π at temperature 1 over all of the student's pieces, where it was made on the way."""
 
 
-@torch.no_grad()
-def _told(logits_BQV: Tensor, places: tuple[Tensor, Tensor], meet: Meet, temperature: float) -> Tensor:
-    """The teacher's logits over buckets at these (row, column) places: [places, buckets]."""
-    rows = max(1, CHUNK_ELEMENTS // logits_BQV.shape[-1])
-    row_N, column_N = (torch.split(place, rows) for place in places)
-    parts = (logits_BQV[part] for part in zip(row_N, column_N, strict=True))
-    return torch.cat([meet.teacher(_at(temperature, part_NV)) for part_NV in parts])
+class Comparison(Protocol):
+    """D between the student's logits and what the teacher says at the same positions."""
+
+    def __call__(self, student_nV: Tensor, told_nV: Tensor) -> Compared:
+        """student_nV: in fp32 or better, and left as it is."""
+        ...
 
 
-def _over_buckets(
-    function: Divergence, meet: Meet, told_NK: Tensor, temperature: float, student_NV: Tensor, number_N: Tensor
-) -> Tensor:
-    return function(meet.student(_at(temperature, student_NV)), told_NK[number_N])
+@dataclass(frozen=True)
+class OverPieces:
+    """Over the pieces that both models have, the first ones of both; those beyond are cut, on either side."""
+
+    divergence: Divergence
+    temperature: float = 1.0
+    pieces: int | None = None
+    """Default: all of them."""
+
+    def __call__(self, student_nV: Tensor, told_nV: Tensor) -> Compared:
+        """See `Comparison`."""
+        student, told = student_nV[:, : self.pieces], told_nV[:, : self.pieces]
+        warm = both(student, told, self.temperature)
+        plain = warm if self.temperature == 1 else both(student, told)
+        value_n, pull_nV = self.divergence.pulled(warm)
+        observed_n4 = _observed(student, told, plain, value_n if self._is_plain else None)
+        pull_nV.addcmul_(warm.student, pull_nV.sum(-1, keepdim=True), value=-1)
+        if self.temperature != 1:
+            pull_nV /= self.temperature
+        cut = student_nV.shape[1] - pull_nV.shape[1]
+        if cut:
+            return Compared(value_n, observed_n4, torch.nn.functional.pad(pull_nV, (0, cut)))
+        return Compared(value_n, observed_n4, pull_nV, plain.student)
+
+    @property
+    def _is_plain(self) -> bool:
+        return self.divergence is reverse_kl and self.temperature == 1
 
 
-def _at(temperature: float, logits_NV: Tensor) -> Tensor:
-    return logits_NV if temperature == 1 else logits_NV.to(at_least_fp32(logits_NV.dtype)) / temperature
+@dataclass(frozen=True)
+class OverBuckets:
+    """Between two vocabularies: over the buckets in which their pieces meet. The temperature comes before these."""
+
+    divergence: Divergence
+    meet: Meet
+    temperature: float = 1.0
+
+    def __call__(self, student_nV: Tensor, told_nV: Tensor) -> Compared:
+        """See `Comparison`."""
+        told_nV = told_nV.to(at_least_fp32(told_nV.dtype))
+        with torch.enable_grad():
+            logits_nV = student_nV.detach().requires_grad_()
+            mine_nK = self.meet.student(self._warm(logits_nV))
+            value_n = self.divergence(mine_nK, self.meet.teacher(self._warm(told_nV)))
+        (grad_nV,) = torch.autograd.grad(value_n, logits_nV, torch.ones_like(value_n))
+        mine_nK = mine_nK.detach() if self.temperature == 1 else self.meet.student(student_nV)
+        theirs_nK = self.meet.teacher(told_nV)
+        return Compared(value_n.detach(), _observed(mine_nK, theirs_nK, both(mine_nK, theirs_nK)), grad_nV)
+
+    def _warm(self, logits_nV: Tensor) -> Tensor:
+        return logits_nV if self.temperature == 1 else logits_nV / self.temperature
 
 
-def _result(mask_BT: Tensor, divergence_N: Tensor, observed_N3: Tensor, reverse_kl_N: Tensor) -> SignalResult:
-    """Sums by row."""
-    agreement_N, overlap_N, entropy_N = observed_N3.unbind(-1)
-    metrics_N = {
-        "top1_agreement": agreement_N,
-        "top10_overlap": overlap_N,
-        "teacher_entropy": entropy_N,
-        "reverse_kl": reverse_kl_N.detach(),
-    }
-    per_row, count_B = partial(_per_row, mask_BT), mask_BT.sum(-1)
-    return SignalResult(
-        total_B=per_row(divergence_N),
-        count_B=count_B,
-        metrics={name: Sums(per_row(values_N), count_B) for name, values_N in metrics_N.items()},
-    )
-
-
-def _per_row(mask_BT: Tensor, values_N: Tensor) -> Tensor:
-    """Adds up the values of the valid positions, which come in row-major order, row by row."""
-    row_N = mask_BT.nonzero(as_tuple=True)[0]
-    return values_N.new_zeros(len(mask_BT)).index_add(0, row_N, values_N)
-
-
-def _observed(student_logits_NV: Tensor, teacher_logits_NV: Tensor) -> Tensor:
-    """[N, 3]: whether both put the same piece first, which share of the teacher's `TOP` the student has too, H(T).
+def _observed(student_nV: Tensor, told_nV: Tensor, d: Both, reverse_kl_n: Tensor | None = None) -> Tensor:
+    """[n, 4] as `OBSERVED`. reverse_kl_n: where it is known.
 
     A piece that is as likely as the student's last of the `TOP` counts as one of them: in bf16 such ties are common.
     """
-    top = min(TOP, student_logits_NV.shape[-1])
-    student, teacher = student_logits_NV.topk(top), teacher_logits_NV.topk(top)
-    agrees_N = student.indices[:, 0] == teacher.indices[:, 0]
-    shared_NK = student_logits_NV.gather(-1, teacher.indices) >= student.values[:, -1:]
-    entropy_N = entropy(teacher_logits_NV)
-    return torch.stack([agrees_N.to(entropy_N.dtype), shared_NK.to(entropy_N.dtype).mean(-1), entropy_N], dim=-1)
+    top = min(TOP, student_nV.shape[-1])
+    mine, theirs = _likeliest(student_nV, top), _likeliest(told_nV, top)
+    least_n1 = student_nV.gather(-1, mine[:, -1:])
+    kinds = d.log_student.dtype
+    shared_n = (student_nV.gather(-1, theirs) >= least_n1).to(kinds).mean(-1)
+    agrees_n = (mine[:, 0] == theirs[:, 0]).to(kinds)
+    kl_n = reverse_kl.pulled(d)[0] if reverse_kl_n is None else reverse_kl_n
+    return torch.stack([agrees_n, shared_n, entropy(d.teacher, d.log_teacher), kl_n], dim=-1)
+
+
+def _likeliest(logits_nV: Tensor, top: int) -> Tensor:
+    """Numbers of the `top` largest, the largest first: [n, top].
+
+    They lie in the `top` blocks with the largest maxima: one quick pass over all pieces, and few are sorted.
+    """
+    whole = logits_nV.shape[-1] // BLOCK
+    if whole <= top:
+        return logits_nV.topk(top).indices
+    blocks_nBL = logits_nV[:, : whole * BLOCK].reshape(-1, whole, BLOCK)
+    best_nT = blocks_nBL.amax(-1).topk(top).indices
+    some_nTL = blocks_nBL.gather(1, best_nT[..., None].expand(-1, -1, BLOCK))
+    number_nTL = best_nT[..., None] * BLOCK + torch.arange(BLOCK, device=logits_nV.device)
+    rest = torch.arange(whole * BLOCK, logits_nV.shape[-1], device=logits_nV.device)
+    some = torch.cat([some_nTL.flatten(1), logits_nV[:, whole * BLOCK :]], -1)
+    number = torch.cat([number_nTL.flatten(1), rest.expand(len(logits_nV), -1)], -1)
+    return number.gather(-1, some.topk(top).indices)

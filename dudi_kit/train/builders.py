@@ -1,6 +1,6 @@
 """Recipe sections → the functions of the signals room. One line for each variant; losses never see a recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from dudi_kit.recipe.schema.signals import (
     SkewReverseKL,
     TokenSignal,
 )
+from dudi_kit.recipe.schema.verbalizer import Term
 from dudi_kit.signals.divergences import (
     Divergence,
     forward_kl,
@@ -25,10 +26,10 @@ from dudi_kit.signals.divergences import (
     reverse_kl,
     skew_forward_kl,
     skew_reverse_kl,
-    with_temperature,
 )
 from dudi_kit.signals.meeting import Buckets, Meet, meeting_of
 from dudi_kit.signals.spans import SpanLogprobs, sampled_reverse_kl, two_outcomes
+from dudi_kit.signals.token import Comparison, OverBuckets, OverPieces
 from dudi_kit.verbalizer.vocabulary.meeting import Meeting
 
 SpanRule = Callable[[SpanLogprobs], Tensor]
@@ -51,10 +52,20 @@ def bare_divergence_of(signal: TokenSignal) -> Divergence:
     return DIVERGENCES[type(signal.divergence)](signal.divergence)
 
 
-def divergence_of(signal: TokenSignal) -> Divergence:
-    """The divergence of a token signal, at its temperature."""
-    bare = bare_divergence_of(signal)
-    return bare if signal.temperature == 1 else with_temperature(bare, signal.temperature)
+def comparison_of(signal: TokenSignal, pieces: int | None, meet: Meet | None) -> Comparison:
+    """What a token signal compares. pieces: of a shared vocabulary; meet: where the two differ."""
+    divergence = bare_divergence_of(signal)
+    if meet is not None:
+        return OverBuckets(divergence, meet, signal.temperature)
+    return OverPieces(divergence, signal.temperature, pieces)
+
+
+def span_rules(signals: Mapping[Term, TokenSignal], rollouts: Rollouts) -> dict[Term, SpanRule]:
+    """How each term's spans are compared."""
+    return {
+        term: on_samples(signal, rollouts) if term == "on_policy" else off_samples(signal)
+        for term, signal in signals.items()
+    }
 
 
 def on_samples(signal: TokenSignal, rollouts: Rollouts) -> SpanRule:

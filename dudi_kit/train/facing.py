@@ -1,134 +1,91 @@
-"""The token signal where student and teacher have different tokens: which face each other, and what is compared.
+"""Which of the teacher's tokens faces which of the student's, as numbers among the positions of each.
 
-Tokens that face one of the same meaning are compared by their distributions, over the buckets of the vocabulary
-mapping; spans by their likelihoods. Shape suffixes: B rows, R the student's response columns, Q the teacher's,
-V vocabulary, S spans.
+Where both have the same tokens, each faces itself. Elsewhere tokens that face one of the same meaning are compared by
+their distributions, and spans by their likelihoods. Shape suffixes: N the student's tokens, S spans, F tokens in spans.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from dudi_kit.data.batches import pad
-from dudi_kit.signals.divergences import Divergence
-from dudi_kit.signals.logprobs import token_logprobs
-from dudi_kit.signals.meeting import Meet
-from dudi_kit.signals.result import SignalResult, Sums
-from dudi_kit.signals.spans import SpanLogprobs, sum_spans
-from dudi_kit.signals.token import facing_signal
+from dudi_kit.recipe.schema.verbalizer import Term
+from dudi_kit.train.positions import Positions
+from dudi_kit.verbalizer.vocabulary.alignment import Columns
 from dudi_kit.verbalizer.vocabulary.reading import Reading
 
-
-class Facing(NamedTuple):
-    """Which columns of a batch face each other; −1 where a column faces none."""
-
-    teacher_column_BR: Tensor
-    """Teacher's column of each student token that is paired."""
-
-    student_span_BR: Tensor
-    """Number of the span that a student token is in."""
-
-    teacher_span_BQ: Tensor
-    row_S: Tensor
-    """Row of each span."""
-
-    def to(self, device: torch.device) -> "Facing":
-        """On another device."""
-        return Facing(*(part.to(device) for part in self))
+ReadAs = Callable[[int, Term], Reading | None]
+"""(number of the pair, term) → its response as the teacher reads it; None where it reads the student's own ids."""
 
 
-def facing(readings: Sequence[Reading], columns: int, teacher_columns: int) -> Facing:
-    """The alignments of a batch's rows as tensors. columns: R; teacher_columns: Q."""
-    column_BR = np.full((len(readings), columns), -1)
-    span_BR = np.full((len(readings), columns), -1)
-    teacher_span_BQ = np.full((len(readings), teacher_columns), -1)
-    row_S: list[int] = []
-    for row, (_, alignment) in enumerate(readings):
-        column_BR[row, alignment.paired_F2[:, 0]] = alignment.paired_F2[:, 1]
-        for first, end, teacher_first, teacher_end in alignment.spans_S4.tolist():
-            span_BR[row, first:end] = len(row_S)
-            teacher_span_BQ[row, teacher_first:teacher_end] = len(row_S)
-            row_S.append(row)
-    rows = torch.tensor(row_S, dtype=torch.long)
-    return Facing(torch.from_numpy(column_BR), torch.from_numpy(span_BR), torch.from_numpy(teacher_span_BQ), rows)
+class Spans(NamedTuple):
+    """Stretches of which only the likelihoods can be compared, in the order of their first tokens."""
 
+    pair_S: Columns
+    of_S: list[Term]
+    span_N: Columns
+    """Number of the span that a student's token is in; −1 where in none."""
 
-class Compared(NamedTuple):
-    """Both sides of one term of a micro-batch."""
+    teacher_F: Columns
+    """The teacher's tokens that are in spans …"""
 
-    student_logits_BRV: Tensor
-    teacher_logits_BQV: Tensor
-    response_ids_BR: Tensor
-    """The student's tokens."""
+    span_F: Columns
+    """… and in which."""
 
-    readings: Sequence[Reading]
-    """Each row's response as the teacher read it."""
+    def within(self, pairs: slice) -> slice:
+        """Numbers of the spans of some pairs."""
+        first, stop = np.searchsorted(self.pair_S, [pairs.start, pairs.stop])
+        return slice(int(first), int(stop))
 
 
 @dataclass(frozen=True)
-class FacingSignal:
-    """Computes a token signal between two vocabularies."""
+class Facing:
+    """Who faces whom in a micro-batch."""
 
-    divergence: Divergence
-    """Of logits over the same buckets, at temperature 1."""
+    told_N: Columns
+    """The teacher's token that faces the student's; −1 where none does."""
 
-    temperature: float
-    """Both models' logits are divided by it, for distributions and likelihoods alike."""
-
-    spans: Callable[[SpanLogprobs], Tensor]
-    """Compares the likelihoods of spans."""
-
-    meet: Meet
-
-    def __call__(self, compared: Compared) -> SignalResult:
-        """Sums over both kinds of tokens; the count is the number of student tokens that the teacher has a word on."""
-        student_BRV, teacher_BQV, _, readings = compared
-        faces = facing(readings, student_BRV.shape[1], teacher_BQV.shape[1]).to(student_BRV.device)
-        paired = facing_signal(
-            student_BRV,
-            teacher_BQV,
-            faces.teacher_column_BR,
-            self.divergence,
-            self.meet,
-            temperature=self.temperature,
-        )
-        spans = self._spans(compared, faces)
-        shares = {"full": paired.count_B, "span": spans.count_B}
-        tokens_B = torch.tensor([reading.alignment.tokens for reading in readings], device=student_BRV.device)
-        return SignalResult(
-            total_B=paired.total_B + spans.total_B,
-            count_B=paired.count_B + spans.count_B,
-            metrics={
-                **paired.metrics,
-                "span_loss": Sums(spans.total_B.detach(), spans.count_B),
-                **{f"coverage_{name}": Sums(count_B.double(), tokens_B) for name, count_B in shares.items()},
-            },
-        )
-
-    def _spans(self, compared: Compared, faces: Facing) -> Sums:
-        """Total and number of student tokens, by row."""
-        student_BRV, teacher_BQV, ids_BR, readings = compared
-        teacher_ids_BQ = _teacher_ids(readings, teacher_BQV)
-        number = len(faces.row_S)
-        logprobs = partial(token_logprobs, temperature=self.temperature)
-        mine = logprobs(student_BRV, ids_BR, faces.student_span_BR >= 0)
-        theirs = logprobs(teacher_BQV, teacher_ids_BQ, faces.teacher_span_BQ >= 0)
-        value_S = self.spans(
-            SpanLogprobs(
-                sum_spans(mine, faces.student_span_BR, number), sum_spans(theirs, faces.teacher_span_BQ, number)
-            )
-        )
-        total_B = value_S.new_zeros(len(readings)).index_add(0, faces.row_S, value_S)
-        return Sums(total_B, (faces.student_span_BR >= 0).sum(-1))
+    spans: Spans | None
+    """None where both have the same tokens."""
 
 
-def _teacher_ids(readings: Sequence[Reading], teacher_BQV: Tensor) -> Tensor:
-    ids_BQ, _ = pad([reading.ids for reading in readings], 0, side="right", multiple=1)
-    wide_BQ = ids_BQ.new_zeros(teacher_BQV.shape[:2])
-    wide_BQ[:, : ids_BQ.shape[1]] = ids_BQ
-    return wide_BQ.to(teacher_BQV.device)
+def facing(student: Positions, teacher: Positions, read_as: ReadAs) -> Facing:
+    """Of a micro-batch. teacher: positions of the terms that it reads, which may be one of the student's two."""
+    told_N = np.full(len(student), -1, dtype=np.int64)
+    span_N = np.full(len(student), -1, dtype=np.int64)
+    begins = {(segment.pair, segment.term): segment.place.start for segment in teacher.segments}
+    pair_S: list[int] = []
+    of_S: list[Term] = []
+    tokens_S: list[Columns] = []
+    apart = False
+    for segment in student.segments:
+        first = begins.get((segment.pair, segment.term))
+        if first is None:
+            continue
+        reading, start = read_as(segment.pair, segment.term), segment.place.start
+        if reading is None:
+            told_N[segment.place] = np.arange(first, first + segment.place.stop - start)
+            continue
+        apart = True
+        paired_F2, spans_S4, _ = reading.alignment
+        told_N[start + paired_F2[:, 0]] = first + paired_F2[:, 1]
+        for mine, mine_end, theirs, theirs_end in spans_S4.tolist():
+            span_N[start + mine : start + mine_end] = len(pair_S)
+            tokens_S.append(np.arange(first + theirs, first + theirs_end))
+            pair_S.append(segment.pair)
+            of_S.append(segment.term)
+    if not apart:
+        return Facing(told_N, None)
+    return Facing(told_N, Spans(np.array(pair_S, dtype=np.int64), of_S, span_N, *_flat(tokens_S)))
+
+
+def nobody(student: Positions) -> Facing:
+    """No teacher."""
+    return Facing(np.full(len(student), -1, dtype=np.int64), None)
+
+
+def _flat(tokens_S: Sequence[Columns]) -> tuple[Columns, Columns]:
+    lengths = [len(tokens) for tokens in tokens_S]
+    flat = np.concatenate(tokens_S) if tokens_S else np.arange(0)
+    return flat.astype(np.int64), np.repeat(np.arange(len(tokens_S)), lengths).astype(np.int64)

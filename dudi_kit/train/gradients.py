@@ -12,9 +12,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dudi_kit.signals.objective import combine
-from dudi_kit.signals.result import SignalResult
-
 PIECE = 1 << 24
 """Parameters whose gradients are on the device at once, for each signal."""
 
@@ -27,16 +24,12 @@ class SignalGradients:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self._sums = {name: [torch.zeros(p.numel()) for p in self.parameters] for name in weights}
 
-    def add(self, results: Mapping[str, SignalResult], counts: Mapping[str, Tensor]) -> None:
-        """One micro-batch of one process. counts: valid items of each signal in the global batch."""
-        left = list(results)
-        for name in list(left):
-            left.remove(name)
-            loss = combine({name: results[name]}, self.weights, counts)
-            grads = torch.autograd.grad(loss, self.parameters, retain_graph=bool(left), allow_unused=True)
-            for kept, grad in zip(self._sums[name], grads, strict=True):
-                if grad is not None:
-                    kept += grad.detach().reshape(-1).to("cpu", torch.float32)
+    def add(self, name: str, loss: Tensor) -> None:
+        """A signal's share of the loss of one micro-batch of one process."""
+        grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        for kept, grad in zip(self._sums[name], grads, strict=True):
+            if grad is not None:
+                kept += grad.detach().reshape(-1).to("cpu", torch.float32)
 
     def read_out(self, device: torch.device) -> dict[str, dict[str, float | None]]:
         """{signal: {"norm", "cosine"}} over all processes, each of which must call it.

@@ -27,7 +27,6 @@ from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.rows import Row
 from dudi_kit.plan.schema import Plan
 from dudi_kit.recipe.schema import Recipe
-from dudi_kit.signals.objective import combine
 from dudi_kit.signals.result import SignalResult
 from dudi_kit.train.engine import Student, backward, set_learning_rate
 from dudi_kit.train.gradients import SignalGradients
@@ -165,11 +164,10 @@ class Loop:
     def _micro_step(
         self, objective: Objective, pairs: Sequence[Pair], counts: dict[str, Tensor], *, last: bool
     ) -> dict[str, SignalResult]:
-        results = objective(self.models, pairs)
+        loss, results = objective(self.models, pairs, counts)
         self.record.add(pairs, results)
         # DeepSpeed averages gradients over the processes; our mean is over the global batch already.
-        loss = combine(results, objective.weights, counts) * self.plan.processes
-        self.grad_norm = backward(self.models.student, loss, last=last)
+        self.grad_norm = backward(self.models.student, loss * self.plan.processes, last=last)
         languages = [pair.row.language for pair in pairs]
         for name, result in results.items():
             self.window.add_signal(name, result, languages, [pair.row.shown.get(name, "none") for pair in pairs])
@@ -240,7 +238,8 @@ class Loop:
             gradients = SignalGradients(student, self.objective.weights)
             models = self.models._replace(student=student)
             for part in parts:
-                gradients.add(self.objective(models, part), counts)
+                for name in self.objective.weights:
+                    gradients.add(name, self.objective.alone(name)(models, part, counts).loss)
         return gradients
 
     def _require_finite(self, step: int) -> None:

@@ -4,42 +4,38 @@
 
 One student pass over (y, ỹ) serves all signals, and likewise one pass of teacher and of reference. A signal without a
 weight is not computed, and a side or a model that no signal needs is not read.
-Shape suffixes: B rows of one side, R response columns, V vocabulary.
+Shape suffix: N the student's response tokens.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dudi_kit.data.batches import Batch, join
 from dudi_kit.models.generation import Continuation
-from dudi_kit.models.reading import frozen_response_logits, response_logits
+from dudi_kit.models.reading import FEW, Places, predictions
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.recipe.schema.signals import Signals, TokenSignal
 from dudi_kit.recipe.schema.verbalizer import Term
-from dudi_kit.signals.divergences import Divergence
-from dudi_kit.signals.likelihood import dft_signal, sft_signal
-from dudi_kit.signals.logprobs import token_logprobs
-from dudi_kit.signals.meeting import Meet
+from dudi_kit.signals.chunks import chunk_positions
+from dudi_kit.signals.divergences import at_least_fp32
+from dudi_kit.signals.onepass import loss_in_one_pass
 from dudi_kit.signals.result import SignalResult, Sums
-from dudi_kit.signals.sequence import PairLogprobs, sequence_signal
-from dudi_kit.signals.token import token_signal
-from dudi_kit.train.builders import (
-    OF_TEACHER,
-    SpanRule,
-    active_weights,
-    bare_divergence_of,
-    divergence_of,
-    off_samples,
-    on_samples,
-    tensors_of,
-)
-from dudi_kit.train.facing import Compared, FacingSignal
-from dudi_kit.verbalizer.label_words.mass import LabelMass, move_label_mass
+from dudi_kit.signals.spans import sum_spans
+from dudi_kit.train.builders import active_weights, comparison_of, span_rules, tensors_of
+from dudi_kit.train.facing import ReadAs, Spans, facing, nobody
+from dudi_kit.train.judging import Judge
+from dudi_kit.train.likelihoods import OF_LIKELIHOOD, Likelihoods, SpanTerm
+from dudi_kit.train.positions import Positions, positions_of
+from dudi_kit.train.told import Told, with_label_words
+from dudi_kit.verbalizer.label_words.mass import LabelMass
 from dudi_kit.verbalizer.vocabulary.mapping import MappedVocabulary
 from dudi_kit.verbalizer.vocabulary.reading import Reading
 
@@ -78,40 +74,14 @@ class Models(NamedTuple):
     reference: nn.Module | None
 
 
-class Sides(NamedTuple):
-    """A quantity over y (`corpus`) and over ỹ (`rollout`); a side that no signal needs has no rows."""
+class Outcome(NamedTuple):
+    """What a micro-batch adds to the step."""
 
-    corpus: Tensor
-    rollout: Tensor
+    loss: Tensor
+    """Its share of the loss of the global batch, in nats, with the gradient to the student: a scalar."""
 
-
-@dataclass(frozen=True)
-class Readings:
-    """What the models said about a micro-batch."""
-
-    mask: Sides
-    """True at response tokens: [B, R]."""
-
-    student_logits: Sides
-    """[B, R, V], with gradient."""
-
-    teacher_logits: Sides
-    """[B, R', V'] in the shared vocabulary, of the sides that a token signal needs."""
-
-    label_mass: dict[str, LabelMass]
-    """The teacher's mass on label words, by token signal."""
-
-    policy: Sides
-    """log π of each response token in nats, with gradient: [B, R]."""
-
-    reference: Sides
-    """log π_ref of each response token in nats: [B, R]."""
-
-    response_ids: Sides
-    """The student's tokens: [B, R]."""
-
-    readings: Mapping[Term, Sequence[Reading]]
-    """How the teacher read each row; empty where it read the student's own ids."""
+    results: dict[str, SignalResult]
+    """Each active signal by row, without a gradient."""
 
 
 @dataclass(frozen=True)
@@ -135,27 +105,32 @@ class Objective:
         rollouts: Rollouts | None = None,
         context: int | None = None,
         with_labels: bool = False,
+        few: int = FEW,
     ) -> None:
         """One of: pieces, the size of the shared vocabulary, to which both sides' logits are cut; mapped, where the
         two vocabularies differ. Neither without a teacher. rollouts: how samples are drawn; default: the recipe's.
         context: longest input of the teacher in tokens, for samples that are longer in its tokens than in the
         student's.
 
-        with_labels: some training row declares its set of label words.
+        with_labels: some training row declares its set of label words. few: see `models.reading`.
         """
-        self.context, self.with_labels = context, with_labels
+        self.context, self.with_labels, self.few = context, with_labels, few
         self.weights = active_weights(signals)
         self.padding, self.pieces, self.mapped = padding, pieces, mapped
-        self.terms: dict[str, Callable[[Readings], SignalResult]] = {
-            "sequence": lambda read: sequence_signal(
-                _pair_sums(read.policy), _pair_sums(read.reference), beta=signals.sequence.beta
-            ),
-            "off_policy": _off_policy(divergence_of(signals.off_policy), pieces),
-            "on_policy": _on_policy(divergence_of(signals.on_policy), pieces),
-            **(_between_vocabularies(signals, mapped, rollouts or Rollouts()) if mapped else {}),
-            "sft": lambda read: sft_signal(read.policy.corpus, read.mask.corpus),
-            "dft": lambda read: dft_signal(read.policy.corpus, read.mask.corpus),
-        }
+        self.beta = signals.sequence.beta
+        token: dict[Term, TokenSignal] = {"off_policy": signals.off_policy, "on_policy": signals.on_policy}
+        token = {term: signal for term, signal in token.items() if term in self.weights}
+        meet = tensors_of(mapped.meeting) if mapped else None
+        self.comparisons = {term: comparison_of(signal, pieces, meet) for term, signal in token.items()}
+        self.temperatures = {term: signal.temperature for term, signal in token.items()}
+        self.span_rules = span_rules(token, rollouts or Rollouts()) if mapped else {}
+
+    def alone(self, name: str) -> "Objective":
+        """The same with one of its signals only."""
+        other = copy.copy(self)
+        other.weights = {name: self.weights[name]}
+        other.comparisons = {term: kind for term, kind in self.comparisons.items() if term == name}
+        return other
 
     @property
     def needs_rollouts(self) -> bool:
@@ -180,33 +155,42 @@ class Objective:
                 items[term] = sum(_taught_tokens(pair, term) for pair in pairs)
         return {name: items[name] for name in self.weights}
 
-    def __call__(self, models: Models, pairs: Sequence[Pair]) -> dict[str, SignalResult]:
-        """Every active signal over these rows, with gradient to the student."""
-        readings = self.read(models, pairs)
-        results = {name: self.terms[name](readings) for name in self.weights}
-        return results | {name: _with_label_mass(results[name], mass) for name, mass in readings.label_mass.items()}
+    def __call__(self, models: Models, pairs: Sequence[Pair], counts: Mapping[str, Tensor | float]) -> Outcome:
+        """Every active signal over these rows. counts: valid items of each in the global batch, as `counts` adds up.
 
-    def read(self, models: Models, pairs: Sequence[Pair]) -> Readings:
-        """Ask each model once."""
+        Each model is asked once; the frozen ones first, while nothing of the student's graph is held.
+        """
         terms = self._terms_read_by_student()
+        device = next(models.student.parameters()).device
+        positions = positions_of(len(pairs), terms, lambda pair, term: pairs[pair].response(term))
         batch = self._join(
-            [(pair.row.prompt, pair.response(term)) for term in terms for pair in pairs], self.padding.student, models
+            [(pair.row.prompt, pair.response(term)) for term in terms for pair in pairs], self.padding.student, device
         )
-        corpus_rows = len(pairs) if "off_policy" in terms else 0
-        # The frozen ones first, while nothing of the student's graph is held.
-        teacher_logits, label_mass = self._teacher_logits(models, pairs)
-        reference = self._reference_logprobs(models, batch)
-        logits = response_logits(models.student, batch)
-        with_logprobs = bool(self.weights.keys() - OF_TEACHER)
-        return Readings(
-            mask=_split(batch.response_mask_BR, corpus_rows),
-            student_logits=_split(logits, corpus_rows),
-            teacher_logits=teacher_logits,
-            label_mass=label_mass,
-            policy=_split(_logprobs(logits, batch) if with_logprobs else logits.new_zeros(0), corpus_rows),
-            reference=_split(reference, corpus_rows),
-            response_ids=_split(batch.response_ids_BR, corpus_rows),
-            readings=self._readings(pairs),
+        places = positions.places(device)
+        with ExitStack() as opened:
+            told, label_mass = self._told(models, pairs, opened)
+            reference_N = self._reference_logprobs(models, batch, places, positions)
+            student = opened.enter_context(predictions(models.student, batch, places, few=self.few))
+            faces = facing(positions, told.positions, self._read_as(pairs)) if told else nobody(positions)
+            judge = Judge(
+                positions=positions,
+                facing=faces,
+                told=told,
+                comparisons=self.comparisons,
+                likelihoods=self._likelihoods(positions, reference_N, faces.spans, told),
+                weights=self.weights,
+                counts=counts,
+                head=student.head,
+                device=device,
+                dtype=at_least_fp32(student.dtype),
+            )
+            size = chunk_positions(student.pieces, student.dtype)
+            groups = list(positions.groups(size)) if judge.listens else [slice(0, len(positions))]
+            loss = loss_in_one_pass(student, groups, judge)
+        results = judge.results()
+        return Outcome(
+            loss,
+            results | {name: _with_label_mass(results[name], mass) for name, mass in label_mass.items()},
         )
 
     def _terms_read_by_student(self) -> list[Term]:
@@ -214,49 +198,53 @@ class Objective:
         sides: list[tuple[Term, frozenset[str]]] = [("off_policy", ON_CORPUS), ("on_policy", ON_ROLLOUT)]
         return [term for term, readers in sides if readers & self.weights.keys()]
 
-    def _readings(self, pairs: Sequence[Pair]) -> dict[Term, list[Reading]]:
-        found: dict[Term, list[Reading]] = {}
-        for term in self._terms_of_teacher() if self.mapped else ():
-            readings = [pair.read_by_teacher(term) for pair in pairs]
-            found[term] = [reading for reading in readings if reading is not None]
-            assert len(found[term]) == len(pairs), "every response has been read"
-        return found
-
     def _terms_of_teacher(self) -> list[Term]:
         terms: tuple[Term, ...] = ("off_policy", "on_policy")
         return [term for term in terms if term in self.weights]
 
-    def _teacher_logits(self, models: Models, pairs: Sequence[Pair]) -> tuple[Sides, dict[str, LabelMass]]:
-        terms = self._terms_of_teacher()
-        if models.teacher is None or not terms:
-            return _split(torch.zeros(0), 0), {}
-        inputs = [(pair.row.teacher_prompts[term], _teacher_ids(pair, term)) for term in terms for pair in pairs]
-        batch = self._join(inputs, self.padding.teacher, models)
-        logits = frozen_response_logits(models.teacher, batch)
-        sides = _split(logits[..., : self.pieces], len(pairs) if "off_policy" in terms else 0)
-        return sides, self._move_label_mass(logits, pairs, terms)
-
-    def _move_label_mass(self, logits: Tensor, pairs: Sequence[Pair], terms: Sequence[Term]) -> dict[str, LabelMass]:
-        """Say the teacher's label words in the row's language, in place: `logits` are of one term after the other."""
-        if not self.with_labels:
-            return {}
-        moves = [pair.row.labels for pair in pairs]
-        rows = len(pairs)
-        return {
-            term: move_label_mass(
-                logits[i * rows : (i + 1) * rows], moves, [_teacher_ids(pair, term) for pair in pairs]
-            )
-            for i, term in enumerate(terms)
-        }
+    def _read_as(self, pairs: Sequence[Pair]) -> ReadAs:
+        return lambda pair, term: pairs[pair].read_by_teacher(term) if self.mapped else None
 
     @torch.no_grad()
-    def _reference_logprobs(self, models: Models, batch: Batch) -> Tensor:
-        if models.reference is None:
-            return torch.zeros(0)
-        return _logprobs(response_logits(models.reference, batch), batch)
-
-    def _join(self, inputs: Sequence[tuple[list[int], list[int]]], pad_id: int, models: Models) -> Batch:
+    def _told(
+        self, models: Models, pairs: Sequence[Pair], opened: ExitStack
+    ) -> tuple[Told | None, dict[str, LabelMass]]:
+        """The teacher's predictions of its own tokens of the responses."""
+        terms = self._terms_of_teacher()
+        if models.teacher is None or not terms:
+            return None, {}
         device = next(models.student.parameters()).device
+        positions = positions_of(len(pairs), terms, lambda pair, term: _teacher_ids(pairs[pair], term))
+        inputs = [(pair.row.teacher_prompts[term], _teacher_ids(pair, term)) for term in terms for pair in pairs]
+        batch = self._join(inputs, self.padding.teacher, device)
+        places = positions.places(device)
+        found = opened.enter_context(predictions(models.teacher, batch, places, few=self.few))
+        if not self.with_labels:
+            return Told(found, positions), {}
+        return with_label_words(found, positions, [pair.row.labels for pair in pairs])
+
+    @torch.no_grad()
+    def _reference_logprobs(self, models: Models, batch: Batch, places: Places, positions: Positions) -> Tensor:
+        """log π_ref of every token, in nats; empty where nobody asks."""
+        if models.reference is None or "sequence" not in self.weights:
+            return torch.zeros(0)
+        with predictions(models.reference, batch, places, few=self.few) as found:
+            return Told(found, positions).logprobs(np.arange(len(positions)), 1.0)
+
+    def _likelihoods(
+        self, positions: Positions, reference_N: Tensor, spans: Spans | None, told: Told | None
+    ) -> Likelihoods:
+        names, terms = OF_LIKELIHOOD & self.weights.keys(), dict[Term, SpanTerm]()
+        if spans is None or told is None:
+            return Likelihoods(positions, names, self.beta, reference_N, None, terms)
+        for term in self.comparisons:
+            logprob_F = told.logprobs(spans.teacher_F, self.temperatures[term])
+            span_F = torch.from_numpy(spans.span_F).to(logprob_F.device)
+            teacher_S = sum_spans(logprob_F, span_F, len(spans.pair_S))
+            terms[term] = SpanTerm(self.span_rules[term], self.temperatures[term], teacher_S)
+        return Likelihoods(positions, names, self.beta, reference_N, spans, terms)
+
+    def _join(self, inputs: Sequence[tuple[list[int], list[int]]], pad_id: int, device: torch.device) -> Batch:
         prompts, responses = zip(*inputs, strict=True)
         return join(prompts, responses, pad_id=pad_id).to(device)
 
@@ -272,75 +260,7 @@ def _taught_tokens(pair: Pair, term: Term) -> int:
     return len(pair.response(term)) if reading is None else reading.alignment.tokens - reading.alignment.untaught
 
 
-def _logprobs(logits_BRV: Tensor, batch: Batch) -> Tensor:
-    return token_logprobs(logits_BRV, batch.response_ids_BR, batch.response_mask_BR)
-
-
 def _with_label_mass(result: SignalResult, mass: LabelMass) -> SignalResult:
     metrics = {"label_mass_moved": mass.moved, "label_mass_at_home": mass.at_home}
     logged = {name: Sums(mass_B, mass.declared) for name, mass_B in metrics.items()}
     return replace(result, metrics={**result.metrics, **logged})
-
-
-def _split(joined: Tensor, corpus_rows: int) -> Sides:
-    return Sides(joined[:corpus_rows], joined[corpus_rows:])
-
-
-def _pair_sums(logprob: Sides) -> PairLogprobs:
-    """log π(y|x) and log π(ỹ|x): sums over response tokens; masked positions hold 0."""
-    return PairLogprobs(corpus_B=logprob.corpus.sum(-1), rollout_B=logprob.rollout.sum(-1))
-
-
-def _off_policy(divergence: Divergence, pieces: int | None) -> Callable[[Readings], SignalResult]:
-    return lambda read: _token_signal(
-        read.student_logits.corpus, read.teacher_logits.corpus, read.mask.corpus, divergence, pieces
-    )
-
-
-def _on_policy(divergence: Divergence, pieces: int | None) -> Callable[[Readings], SignalResult]:
-    return lambda read: _token_signal(
-        read.student_logits.rollout, read.teacher_logits.rollout, read.mask.rollout, divergence, pieces
-    )
-
-
-def _token_signal(
-    student_BRV: Tensor, teacher_BRV: Tensor, mask_BR: Tensor, divergence: Divergence, pieces: int | None
-) -> SignalResult:
-    """The token signal over the columns that both sides have, in the pieces that both have.
-
-    The teacher may have read fewer response columns than the student (its batch holds one side only); what is beyond
-    them is padding of this side.
-    """
-    width = teacher_BRV.shape[1]
-    return token_signal(student_BRV[:, :width, :pieces], teacher_BRV, mask_BR[:, :width], divergence)
-
-
-def _facing(signal: TokenSignal, spans: SpanRule, meet: Meet) -> FacingSignal:
-    return FacingSignal(bare_divergence_of(signal), signal.temperature, spans, meet)
-
-
-def _between_vocabularies(
-    signals: Signals, mapped: MappedVocabulary, rollouts: Rollouts
-) -> dict[str, Callable[[Readings], SignalResult]]:
-    """Both token signals where teacher and student have different pieces."""
-    meet = tensors_of(mapped.meeting)
-    off = _facing(signals.off_policy, off_samples(signals.off_policy), meet)
-    on = _facing(signals.on_policy, on_samples(signals.on_policy, rollouts), meet)
-    return {
-        "off_policy": lambda read: off(
-            Compared(
-                read.student_logits.corpus,
-                read.teacher_logits.corpus,
-                read.response_ids.corpus,
-                read.readings["off_policy"],
-            )
-        ),
-        "on_policy": lambda read: on(
-            Compared(
-                read.student_logits.rollout,
-                read.teacher_logits.rollout,
-                read.response_ids.rollout,
-                read.readings["on_policy"],
-            )
-        ),
-    }

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from dudi_kit.models.generation import Continuation
+from dudi_kit.models.reading import FEW
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.signals import Signals
-from dudi_kit.signals.objective import combine
 from dudi_kit.train.step import Models, Objective, Padding, Pair
 from tests.train import reference
 from tests.train.reference import Item, Terms
@@ -119,14 +119,18 @@ def by_reference(asked: Models, items: Sequence[Item], terms: Terms) -> tuple[Te
 
 
 def by_package(
-    asked: Models, items: Sequence[Item], terms: Terms, splits: Iterable[slice] = (slice(None),)
+    asked: Models,
+    items: Sequence[Item],
+    terms: Terms,
+    splits: Iterable[slice] = (slice(None),),
+    *,
+    few: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Every micro-batch is weighed with the counts of the whole batch; losses add up."""
-    objective = Objective(settings(terms), padding=Padding(PAD, PAD), pieces=terms.pieces)
+    """Every micro-batch is weighed with the counts of the whole batch; losses add up. few: 0 computes the heads here."""
+    objective = Objective(settings(terms), padding=Padding(PAD, PAD), pieces=terms.pieces, few=few)
     pairs = [pair(i, item) for i, item in enumerate(items)]
     counts = objective.counts(pairs)
-    losses = [combine(objective(asked, pairs[part]), objective.weights, counts) for part in splits]
-    loss = torch.stack(losses).sum()
+    loss = torch.stack([objective(asked, pairs[part], counts).loss for part in splits]).sum()
     return loss.detach(), gradients(loss, asked.student)
 
 
@@ -173,7 +177,9 @@ def assert_same(
 
 def compare(terms: Terms, items: Sequence[Item] = tuple(ITEMS), asked: Models | None = None) -> None:
     asked = asked or models()
-    assert_same(by_package(asked, items, terms), by_reference(asked, items, terms))
+    expected = by_reference(asked, items, terms)
+    for few in (0, FEW):
+        assert_same(by_package(asked, items, terms, few=few), expected)
 
 
 def without(item: Item) -> Item:
@@ -286,7 +292,7 @@ def test_teacher_and_reference_get_no_gradient():
     objective = Objective(settings(WHOLE), padding=Padding(PAD, PAD), pieces=PIECES)
     pairs = [pair(i, item) for i, item in enumerate(ITEMS)]
     with_gradients = asked._replace(teacher=teacher, reference=anchor)
-    combine(objective(with_gradients, pairs), objective.weights, objective.counts(pairs)).backward()
+    objective(with_gradients, pairs, objective.counts(pairs)).loss.backward()
     assert all(parameter.grad is None for model in (teacher, anchor) for parameter in model.parameters())
     asked.student.zero_grad()
 
@@ -295,6 +301,7 @@ def test_logged_means_are_the_terms_of_the_reference():
     asked, terms = models(), replace(WHOLE)
     by_reference(asked, ITEMS, terms)
     objective = Objective(settings(terms), padding=Padding(PAD, PAD), pieces=PIECES)
-    results = objective(asked, [pair(i, item) for i, item in enumerate(ITEMS)])
+    pairs = [pair(i, item) for i, item in enumerate(ITEMS)]
+    results = objective(asked, pairs, objective.counts(pairs)).results
     means = {name: float(result.total_B.detach().sum() / result.count_B.sum()) for name, result in results.items()}
     assert means == pytest.approx(terms.values, rel=1e-10)
