@@ -5,7 +5,7 @@ Prompts are padded on the left and responses on the right (`dudi_kit.data.batche
 in the same column and the model itself can be told to keep just the last R+1 positions (`logits_to_keep`).
 
 Few logits are the model's own. Where they would be many, the pass ends at the hidden states of the response tokens, and
-the head is computed for some positions at a time; what a head does beside its product is known to `models.heads`, and a
+the head is computed for some positions at a time; what a head does beside its product is known to `models.head_form`, and a
 model about whose head it is not sure is asked for its own logits, however many.
 """
 
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from dudi_kit.data.batches import Batch
-from dudi_kit.models.heads import head_form, hidden_states, inner, open_head, pieces_of
-from dudi_kit.signals.head import Predictions
+from dudi_kit.models.head import Predictions
+from dudi_kit.models.head_form import head_form, hidden_states, inner, open_head, pieces_of
 
 FEW = 2**23
-"""Positions × vocabulary up to which logits are held whole: see benchmarks/loss.md."""
+"""Positions × vocabulary up to which a model is asked for its logits, all at once: see benchmarks/README.md."""
 
 
 class Places(NamedTuple):

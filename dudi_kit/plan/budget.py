@@ -8,12 +8,12 @@ from dudi_kit.plan.engine import Offloaded
 from dudi_kit.plan.engine_memory import MOMENTS
 from dudi_kit.plan.hardware import Hardware
 from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
+from dudi_kit.plan.loss_memory import padded
 from dudi_kit.plan.memory import (
     CPU_LIBRARIES,
     estimate,
     held_bytes,
     offloaded_bytes,
-    padded,
     reference_bytes,
     teacher_bytes,
 )

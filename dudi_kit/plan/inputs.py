@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dudi_kit.data.mixing import Mixture
 from dudi_kit.plan.arithmetic import Arithmetic
 from dudi_kit.plan.job import Inputs
-from dudi_kit.plan.memory import padded
+from dudi_kit.plan.loss_memory import padded
 from dudi_kit.plan.rows import Row
 
 STEPS = 500

@@ -56,9 +56,6 @@ class Job:
     bucket: int = MOST_IN_A_BUCKET
     """Elements that ZeRO reduces at once (`reduce_bucket_size`). On a GPU the whole bucket is allocated, always."""
 
-    buckets: int = 0
-    """In which the pieces of two vocabularies meet, the rest as one of them; 0 where both have the same pieces."""
-
     adapter: int | None = None
     """Parameters of the student's adapter: only they are trained. None: all of the student's are."""
 

@@ -11,10 +11,17 @@ from typing import Literal, NamedTuple
 
 from dudi_kit.plan.engine_memory import engine_of, shares_of_weights, weights_at_work, weights_on_host
 from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
+from dudi_kit.plan.loss_memory import (
+    is_whole,
+    loss_bytes,
+    response_columns,
+    strip_bytes,
+    teacher_predictions,
+    tokens,
+)
 from dudi_kit.plan.shape import ModelShape
 from dudi_kit.recipe.schema.adapters import Quantization
 from dudi_kit.recipe.schema.models import MemorySize
-from dudi_kit.signals.chunks import CHUNK_ELEMENTS
 
 Part = Literal[
     "libraries",
@@ -34,11 +41,6 @@ Parts = dict[Part, int]
 
 PACKED: dict[Quantization, float] = {"int8": 1.0, "nf4": 0.5 + 1 / 64 + 4 / (64 * 256)}
 """Bytes of a weight in a linear layer: nf4 adds a scale of one byte for 64 weights, and one of four for 256 scales."""
-
-TOKEN_TEMPORARIES, LIKELIHOOD_TEMPORARIES = 6.6, 4.4
-"""fp32 tensors of a chunk's size (`signals.chunks`) while a divergence or a log-probability goes backward, measured."""
-
-TOKEN_SIGNALS = frozenset({"off_policy", "on_policy"})
 
 CPU_LIBRARIES = 520 * 2**20
 """Measured: Python, torch, transformers, DeepSpeed and bitsandbytes resident, with their kernels' caches."""
@@ -94,12 +96,12 @@ def _estimate(job: Job, inputs: Inputs) -> Estimate:
     phases: dict[Phase, Parts] = {}
     if job.rolls_out and inputs.sampled_rows:
         phases["sample"] = held | {"weights": sampling_weights(job), "rollouts": rollout_bytes(job, inputs)}
-    said = teacher_logits(job, inputs)
+    said = teacher_predictions(job, inputs)
     if said:
         phases["ask the teacher"] = held | {"logits": said, "activations": teacher_pass(job, inputs)}
     working: Parts = {
         "activations": activations(job, inputs),
-        "logits": backward_logits(job, inputs),
+        "logits": loss_bytes(job, inputs),
         "allocator": round(HOLES * heap),
     }
     phases["backward"] = always | {"gradients": engine.gathered, "engine": engine.bucket} | working
@@ -156,49 +158,13 @@ def bytes_of(text: MemorySize) -> int:
     return int(text[:-3]) * {"MiB": 2**20, "GiB": 2**30}[text[-3:]]
 
 
-def teacher_logits(job: Job, inputs: Inputs) -> int:
-    """Kept from the teacher's pass to the end of backward."""
-    if job.teacher is None or not job.teacher_terms:
-        return 0
-    rows = inputs.rows * job.teacher_terms
-    return rows * (_response(job, inputs) + 1) * job.teacher.vocabulary * BYTES[job.teacher_dtype]
-
-
-def told(job: Job, inputs: Inputs) -> int:
-    """What the teacher says of every bucket, in fp32, kept to the end of backward: at most every token faces one."""
-    if job.teacher is None or not job.buckets:
-        return 0
-    return inputs.rows * job.teacher_terms * _response(job, inputs) * job.buckets * FP32
-
-
 def teacher_pass(job: Job, inputs: Inputs) -> int:
     """Temporaries of the teacher's forward pass."""
     assert job.teacher is not None, "asked for a teacher that there is"
-    columns = inputs.teacher_prompt + _response(job, inputs)
+    columns = inputs.teacher_prompt + response_columns(job, inputs)
     size = BYTES[job.teacher_dtype]
     unpacked = 0 if job.quantization == "none" else size * job.teacher.hidden * job.teacher.intermediate
     return forward_bytes(job.teacher, inputs.rows * job.teacher_terms, columns, size) + unpacked
-
-
-def backward_logits(job: Job, inputs: Inputs) -> int:
-    """The student's logits with their gradients, and the teacher's, where backward begins: the most of three moments.
-
-    The token signals' backward holds both sides' logits, the gradient of the sides that they read, and a chunk's
-    temporaries. Then that of the likelihoods adds a gradient of everything, when the teacher's logits are gone. Last,
-    the head's backward holds one gradient and makes that of its matrix.
-    Between two vocabularies the teacher's buckets are kept in place of its logits, which go when the last signal is
-    computed, before any gradient is there; and the likelihoods of spans add a gradient.
-    """
-    columns = _response(job, inputs) + 1
-    one = inputs.rows * job.sides * columns * job.student.vocabulary * job.size
-    chunk = FP32 * min(CHUNK_ELEMENTS, inputs.rows * job.sides * columns * job.student.vocabulary)
-    read = one * job.teacher_terms // job.sides
-    kept = told(job, inputs)
-    heard = max(teacher_logits(job, inputs) + kept, kept + 2 * read) if kept else teacher_logits(job, inputs) + read
-    tokens = heard + one + TOKEN_TEMPORARIES * chunk if job.teacher_terms else 0
-    likelihoods = 2 * one + read + LIKELIHOOD_TEMPORARIES * chunk if job.signals - TOKEN_SIGNALS else 0
-    head = one + (job.student.vocabulary * job.student.hidden * job.size if job.adapter is None else 0)
-    return round(max(tokens, likelihoods, head))
 
 
 def heap_bytes(job: Job, inputs: Inputs) -> int:
@@ -206,18 +172,17 @@ def heap_bytes(job: Job, inputs: Inputs) -> int:
     there, what the allocator keeps depends on the order of all sizes."""
     if not job.on_cpu:
         return 0
-    rows, columns = inputs.rows * job.sides, inputs.prompt + _response(job, inputs)
+    rows, columns = inputs.rows * job.sides, inputs.prompt + response_columns(job, inputs)
     widest = rows * columns * max(job.student.intermediate, job.student.hidden) * job.size
-    one = rows * (_response(job, inputs) + 1) * job.student.vocabulary * job.size
-    logits = backward_logits(job, inputs)
-    chunks = min(logits, round(TOKEN_TEMPORARIES * FP32 * CHUNK_ELEMENTS))
-    return (activations(job, inputs) if widest < MAPPED else 0) + (logits if one < MAPPED else chunks)
+    whole = is_whole(job.student, tokens(job, inputs, job.sides))
+    logits = loss_bytes(job, inputs) if whole else strip_bytes(job, inputs)
+    return (activations(job, inputs) if widest < MAPPED else 0) + logits
 
 
 def activations(job: Job, inputs: Inputs) -> int:
     """What the student's forward pass keeps for backward; with checkpointing, the inputs of all layers, and all of the
     one that is computed again."""
-    rows, columns = inputs.rows * job.sides, inputs.prompt + _response(job, inputs)
+    rows, columns = inputs.rows * job.sides, inputs.prompt + response_columns(job, inputs)
     one = rows * columns * layer_bytes(job.student, job.size) + mask_bytes(rows, columns, job.size)
     unpacked = 0 if job.packed == "none" else job.size * job.student.hidden * job.student.intermediate
     if job.recomputes:
@@ -257,14 +222,3 @@ def rollout_bytes(job: Job, inputs: Inputs) -> int:
     drawing = rows * shape.vocabulary * (job.size + SAMPLING)
     # A layer's cache is copied when it grows.
     return cache * (shape.layers + 1) + max(prefill, drawing)
-
-
-def _response(job: Job, inputs: Inputs) -> int:
-    """Columns of the longer of y and ỹ."""
-    sides = {"corpus": inputs.response, "rollout": padded(job.new_tokens)}
-    return max(sides[side] for side in job.reads())
-
-
-def padded(tokens: int) -> int:
-    """Columns are a multiple of 16."""
-    return -(-tokens // 16) * 16

@@ -21,7 +21,6 @@ from dudi_kit.plan.shape import shape_of
 from dudi_kit.plan.teaching import Teaching
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.signals import RefreshedReference, Signals
-from dudi_kit.verbalizer.vocabulary.mapping import MappedVocabulary
 
 
 def shares_of(made: TrainingRows) -> dict[str, LanguageShare]:
@@ -59,7 +58,7 @@ def job_of(
 ) -> Job:
     """What the memory of a training process depends on. engine: DeepSpeed's configuration."""
     adapter = recipe.student.adapter
-    source, mapped = (teaching.source, teaching.vocabulary) if teaching else (None, None)
+    source = teaching.source if teaching else None
     return Job(
         student=shape_of(config, count_parameters(config)),
         teacher=shape_of(teaching.config, count_parameters(teaching.config)) if teaching else None,
@@ -84,7 +83,6 @@ def job_of(
         recomputes=recipe.training.activation_checkpointing,
         placement=source.placement if source else "device",
         device_memory=bytes_of(source.device_memory) if source and source.device_memory else None,
-        buckets=mapped.size + 1 if isinstance(mapped, MappedVocabulary) else 0,
     )
 
 

@@ -21,9 +21,9 @@ BLOCK = 64
 """Pieces of which the largest is taken first, to find the likeliest ones without sorting the vocabulary."""
 
 OBSERVED = ("top1_agreement", "top10_overlap", "teacher_entropy", "reverse_kl")
-"""What is logged beside the loss, without gradient and at temperature 1 whatever the divergence is: share of tokens where
-both models' likeliest piece is the same; share of the teacher's ten likeliest pieces that are among the student's ten;
-the teacher's entropy in nats; KL(π‖T) in nats, so that runs with different divergences compare."""
+"""What is logged beside the loss, without gradient and at temperature 1 whatever the divergence is: share of tokens
+where both models' likeliest piece is the same; share of the teacher's ten likeliest pieces that are among the student's
+ten; the teacher's entropy in nats; KL(π‖T) in nats, so that runs with different divergences compare."""
 
 
 class Compared(NamedTuple):

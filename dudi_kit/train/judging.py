@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dudi_kit.models.head import Head
 from dudi_kit.recipe.schema.verbalizer import Term
 from dudi_kit.signals.chunks import strips
-from dudi_kit.signals.head import Head
 from dudi_kit.signals.objective import combine
 from dudi_kit.signals.result import SignalResult, Sums
 from dudi_kit.signals.token import OBSERVED, Comparison
@@ -26,7 +26,7 @@ from dudi_kit.verbalizer.vocabulary.alignment import Columns
 
 @dataclass
 class Judge:
-    """See `signals.onepass.Judge`."""
+    """See `train.onepass.Judge`."""
 
     positions: Positions
     facing: Facing

@@ -26,13 +26,13 @@ from dudi_kit.recipe.schema.signals import Signals, TokenSignal
 from dudi_kit.recipe.schema.verbalizer import Term
 from dudi_kit.signals.chunks import chunk_positions
 from dudi_kit.signals.divergences import at_least_fp32
-from dudi_kit.signals.onepass import loss_in_one_pass
 from dudi_kit.signals.result import SignalResult, Sums
 from dudi_kit.signals.spans import sum_spans
 from dudi_kit.train.builders import active_weights, comparison_of, span_rules, tensors_of
 from dudi_kit.train.facing import ReadAs, Spans, facing, nobody
 from dudi_kit.train.judging import Judge
 from dudi_kit.train.likelihoods import OF_LIKELIHOOD, Likelihoods, SpanTerm
+from dudi_kit.train.onepass import loss_in_one_pass
 from dudi_kit.train.positions import Positions, positions_of
 from dudi_kit.train.told import Told, with_label_words
 from dudi_kit.verbalizer.label_words.mass import LabelMass

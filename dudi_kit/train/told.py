@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dudi_kit.models.head import Predictions
 from dudi_kit.signals.chunks import chunk_positions, parts
 from dudi_kit.signals.divergences import at_least_fp32
-from dudi_kit.signals.head import Predictions
 from dudi_kit.train.positions import Positions
 from dudi_kit.verbalizer.label_words.mass import LabelMass, move_label_mass
 from dudi_kit.verbalizer.label_words.words import Moves

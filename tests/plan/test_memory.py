@@ -7,22 +7,22 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
+from dudi_kit.models.reading import FEW
 from dudi_kit.plan.engine import MOST_IN_A_BUCKET
 from dudi_kit.plan.engine_memory import Engine, engine_of
 from dudi_kit.plan.job import Inputs, Job
+from dudi_kit.plan.loss_memory import loss_bytes, teacher_predictions
 from dudi_kit.plan.memory import (
     activations,
-    backward_logits,
     bytes_of,
     estimate,
     layer_bytes,
     mask_bytes,
     rollout_bytes,
     teacher_bytes,
-    teacher_logits,
-    told,
 )
 from dudi_kit.plan.shape import ModelShape, shape_of
+from dudi_kit.signals.chunks import CHUNK_BYTES, STRIP_ELEMENTS
 
 P = 1000
 SHAPE = ModelShape(
@@ -114,24 +114,23 @@ def test_a_packed_teacher_keeps_its_embeddings_in_bf16(quantization: Any, linear
     assert teacher_bytes(replace(JOB, quantization=quantization)) == round(expected)
 
 
-def test_logits_of_the_teacher_by_hand() -> None:
-    """2 rows, y and ỹ, 32 columns and the one before them, 60 pieces in bf16."""
-    assert teacher_logits(JOB, INPUTS) == 2 * 2 * 33 * 60 * 2
+def test_few_logits_are_the_models_own_and_many_are_hidden_states() -> None:
+    """2 rows, y and ỹ, 32 columns: 60 pieces in bf16, or 8 hidden states."""
+    assert teacher_predictions(JOB, INPUTS) == 2 * 2 * 32 * 60 * 2
+    large = replace(JOB, teacher=replace(SHAPE, vocabulary=FEW))
+    assert teacher_predictions(large, INPUTS) == 2 * 2 * 32 * 8 * 2
+    assert teacher_predictions(replace(JOB, teacher=None), INPUTS) == 0
 
 
-def test_buckets_of_two_vocabularies_by_hand() -> None:
-    """2 rows, y and ỹ, 32 columns, 41 buckets in fp32: beside the teacher's logits, and after them two gradients."""
-    mapped = replace(JOB, buckets=41)
-    assert told(mapped, INPUTS) == 2 * 2 * 32 * 41 * 4
-    assert told(JOB, INPUTS) == 0
-    one, said = 2 * 2 * 33 * 50 * 4, teacher_logits(JOB, INPUTS)
-    more = max(said + told(mapped, INPUTS), told(mapped, INPUTS) + 2 * one) - (said + one)
-    tokens_only = frozenset({"off_policy", "on_policy"})
-    assert (
-        backward_logits(replace(mapped, signals=tokens_only), INPUTS)
-        - backward_logits(replace(JOB, signals=tokens_only), INPUTS)
-        == more
-    )
+def test_the_loss_of_a_large_vocabulary_by_hand() -> None:
+    """128 tokens in bf16: hidden states and their gradient, a chunk of each side, a strip, the head's gradient."""
+    shape = replace(SHAPE, vocabulary=2**20, hidden=64)
+    job = replace(JOB, student=shape, teacher=shape, precision="bf16")
+    chunk = min(CHUNK_BYTES, 128 * 2**20 * 2)
+    strip = 10 * 4 * STRIP_ELEMENTS
+    assert loss_bytes(job, INPUTS) == 3 * 128 * 64 * 2 + 2 * chunk + strip + 2**20 * 64 * 4
+    adapted = replace(job, adapter=10)
+    assert loss_bytes(adapted, INPUTS) == 3 * 128 * 64 * 2 + 2 * chunk + strip
 
 
 def test_a_cache_of_keys_and_values_by_hand() -> None:

@@ -1,20 +1,26 @@
 """The signals and the objective: sums and counts for each row, by hand, against Liger, and with nothing valid."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from dudi_kit.signals.chunks import chunked
-from dudi_kit.signals.divergences import Divergence, forward_kl, jsd, reverse_kl, with_temperature
+from dudi_kit.signals.divergences import (
+    Divergence,
+    forward_kl,
+    jsd,
+    reverse_kl,
+    skew_forward_kl,
+    skew_reverse_kl,
+)
 from dudi_kit.signals.likelihood import dft_signal, sft_signal
 from dudi_kit.signals.objective import combine
 from dudi_kit.signals.result import SignalResult
 from dudi_kit.signals.sequence import PairLogprobs, sequence_signal
-from dudi_kit.signals.token import token_signal
-
-MASK = torch.tensor([[True, True, False], [False, False, False], [True, False, True]])
+from dudi_kit.signals.token import OBSERVED, Compared, OverPieces, _likeliest
+from tests.signals.tempered import with_temperature
 
 
 def logits_pair(*shape: int) -> tuple[Tensor, Tensor]:
@@ -25,97 +31,69 @@ def logits_pair(*shape: int) -> tuple[Tensor, Tensor]:
 # --- token
 
 
-def test_token_signal_sums_each_row_over_its_valid_tokens():
-    student, teacher = logits_pair(3, 3, 7)
-    result = token_signal(student, teacher, MASK, reverse_kl)
-    each = reverse_kl(student, teacher)
-    torch.testing.assert_close(
-        result.total_B, torch.stack([each[0, 0] + each[0, 1], 0 * each[0, 0], each[2, ::2].sum()])
-    )
-    assert result.count_B.tolist() == [2, 0, 2]
+def compare(student: Tensor, teacher: Tensor, divergence: Divergence, **settings: Any) -> Compared:
+    return OverPieces(divergence, **settings)(student.detach(), teacher)
 
 
-def test_padding_changes_neither_loss_nor_gradient():
-    student, teacher = logits_pair(3, 3, 7)
-    clean = token_signal(student, teacher, MASK, jsd(0.5))
-    clean.total_B.sum().backward()
-    for garbage in (float("nan"), float("inf"), float("-inf")):
-        padding = torch.full((3, 2, 7), garbage)
-        padded = torch.cat([student.detach().masked_fill(~MASK.unsqueeze(-1), garbage), padding], 1).requires_grad_()
-        longer_teacher = torch.cat([teacher.masked_fill(~MASK.unsqueeze(-1), garbage), padding], 1)
-        longer_mask = torch.cat([MASK, torch.zeros(3, 2, dtype=torch.bool)], 1)
-        result = token_signal(padded, longer_teacher, longer_mask, jsd(0.5))
-        torch.testing.assert_close(result.total_B, clean.total_B)
-        for name, metric in clean.metrics.items():
-            torch.testing.assert_close(result.metrics[name].total_B, metric.total_B)
-        result.total_B.sum().backward()
-        torch.testing.assert_close(padded.grad[:, :3], student.grad)
-        assert (padded.grad[:, 3:] == 0).all()
+def observed(compared: Compared) -> dict[str, list[float]]:
+    return dict(zip(OBSERVED, compared.observed_n4.T.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+@pytest.mark.parametrize("pieces", [None, 7])
+@pytest.mark.parametrize("divergence", [reverse_kl, forward_kl, jsd(0.3), skew_forward_kl(0.2), skew_reverse_kl(0.2)])
+def test_value_and_gradient_are_those_of_the_divergence(divergence: Divergence, pieces: int | None, temperature: float):
+    student, teacher = logits_pair(5, 9)
+    expected = with_temperature(divergence, temperature)(student[:, :pieces], teacher[:, :pieces])
+    compared = compare(student, teacher, divergence, temperature=temperature, pieces=pieces)
+    torch.testing.assert_close(compared.value_n, expected)
+    torch.testing.assert_close(compared.grad_nV, torch.autograd.grad(expected.sum(), student)[0])
+    if compared.student_nV is not None:
+        torch.testing.assert_close(compared.student_nV, student.softmax(-1))
+    assert (compared.student_nV is None) == (pieces is not None)
 
 
 def test_token_metrics_by_hand():
-    student = torch.tensor([[[2.0, 1.0, 1.0], [1.0, 3.0, 1.0]]]).log()
-    teacher = torch.tensor([[[2.0, 1.0, 1.0], [1.0, 1.0, 2.0]]]).log()  # both of entropy 1½·log 2
-    metrics = token_signal(student, teacher, torch.tensor([[True, True]]), forward_kl).metrics
-    assert metrics["top1_agreement"].total_B.tolist() == [1.0]
-    assert metrics["top1_agreement"].count_B.tolist() == [2]
-    assert metrics["teacher_entropy"].total_B.item() == pytest.approx(3 * math.log(2))
-    assert not any(metric.total_B.requires_grad for metric in metrics.values())
+    student = torch.tensor([[2.0, 1.0, 1.0], [1.0, 3.0, 1.0]]).log()
+    teacher = torch.tensor([[2.0, 1.0, 1.0], [1.0, 1.0, 2.0]]).log()  # both of entropy 1½·log 2
+    found = observed(compare(student, teacher, forward_kl))
+    assert found["top1_agreement"] == [1.0, 0.0]
+    assert found["teacher_entropy"] == pytest.approx([1.5 * math.log(2)] * 2)
 
 
 def test_overlap_of_the_ten_likeliest_pieces_by_hand():
-    student = torch.arange(24.0).reshape(1, 1, 24)  # its ten: 14 … 23
-    teacher = torch.zeros(1, 1, 24)
+    student = torch.arange(24.0)[None]  # its ten: 14 … 23
+    teacher = torch.zeros(1, 24)
     teacher[..., [0, 1, 2, 13, 14, 15, 16, 17, 18, 23]] = 1.0  # six of them are among the student's
-    metric = token_signal(student, teacher, torch.tensor([[True]]), reverse_kl).metrics["top10_overlap"]
-    assert metric.total_B.item() == pytest.approx(0.6)
-    assert metric.count_B.tolist() == [1]
+    assert observed(compare(student, teacher, reverse_kl))["top10_overlap"] == pytest.approx([0.6])
 
 
 def test_a_piece_as_likely_as_the_students_tenth_is_among_its_ten():
-    teacher = torch.cat([torch.zeros(10), torch.ones(10)]).reshape(1, 1, 20)
-    metrics = token_signal(torch.zeros(1, 1, 20), teacher, torch.tensor([[True]]), reverse_kl).metrics
-    assert metrics["top10_overlap"].total_B.item() == 1.0
+    teacher = torch.cat([torch.zeros(10), torch.ones(10)])[None]
+    assert observed(compare(torch.zeros(1, 20), teacher, reverse_kl))["top10_overlap"] == [1.0]
+
+
+@pytest.mark.parametrize("pieces", [10, 63, 64, 640, 704, 777, 2000])
+def test_the_likeliest_pieces_are_found_wherever_they_lie(pieces: int):
+    logits = logits_pair(40, pieces)[0].detach()
+    logits[0] = torch.arange(pieces)  # all of them in one block, and beyond the last whole one
+    torch.testing.assert_close(_likeliest(logits, 10), logits.topk(10).indices)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("pieces", [3, 10, 301])
+@pytest.mark.parametrize("pieces", [3, 10, 301, 1000])
 def test_identical_models_overlap_wholly_and_have_no_kl(pieces: int, dtype: torch.dtype):
-    student = logits_pair(3, 3, pieces)[0].to(dtype)
-    metrics = token_signal(student, student.detach(), MASK, jsd(0.5)).metrics
-    assert metrics["top10_overlap"].total_B.tolist() == [2.0, 0.0, 2.0]
-    assert metrics["top1_agreement"].total_B.tolist() == [2.0, 0.0, 2.0]
-    assert metrics["reverse_kl"].total_B.tolist() == pytest.approx([0.0] * 3, abs=1e-5)
+    student = logits_pair(3, pieces)[0].to(dtype).float()
+    found = observed(compare(student, student.detach(), jsd(0.5)))
+    assert found["top10_overlap"] == found["top1_agreement"] == [1.0] * 3
+    assert found["reverse_kl"] == pytest.approx([0.0] * 3, abs=1e-5)
 
 
-@pytest.mark.parametrize("divergence", [reverse_kl, jsd(0.5), with_temperature(reverse_kl, 2.0)])
-def test_the_kl_that_is_logged_is_the_plain_one_whatever_is_learned(divergence: Divergence):
-    student, teacher = logits_pair(3, 3, 7)
-    logged = token_signal(student, teacher, MASK, divergence).metrics["reverse_kl"]
-    torch.testing.assert_close(logged.total_B, token_signal(student, teacher, MASK, reverse_kl).total_B.detach())
-    assert not logged.total_B.requires_grad
-
-
-@pytest.mark.parametrize("divergence", [reverse_kl, jsd(0.5)])
-def test_what_is_measured_changes_no_bit_of_loss_or_gradient(divergence: Divergence):
-    student, teacher = logits_pair(3, 3, 301)
-    bare = chunked(divergence, student, teacher, mask=MASK)
-    measured = token_signal(student, teacher, MASK, divergence)
-    row = MASK.nonzero(as_tuple=True)[0]
-    expected_B = bare.new_zeros(3).index_add(0, row, bare)
-    assert torch.equal(measured.total_B, expected_B)
-    assert torch.equal(
-        torch.autograd.grad(measured.total_B.sum(), student)[0], torch.autograd.grad(expected_B.sum(), student)[0]
-    )
-
-
-def test_token_signal_with_integer_mask_and_any_chunk_is_the_same():
-    student, teacher = logits_pair(3, 3, 7)
-    expected = token_signal(student, teacher, MASK, reverse_kl).total_B
-    for chunk in (1, 2, 100):
-        torch.testing.assert_close(
-            token_signal(student, teacher, MASK.long(), reverse_kl, chunk=chunk).total_B, expected
-        )
+@pytest.mark.parametrize(("divergence", "temperature"), [(reverse_kl, 1.0), (jsd(0.5), 1.0), (reverse_kl, 2.0)])
+def test_the_kl_that_is_logged_is_the_plain_one_whatever_is_learned(divergence: Divergence, temperature: float):
+    student, teacher = logits_pair(3, 7)
+    found = observed(compare(student, teacher, divergence, temperature=temperature))
+    assert found["reverse_kl"] == pytest.approx(reverse_kl(student, teacher).tolist())
 
 
 # --- sequence
@@ -226,38 +204,6 @@ def test_objective_by_hand():
     # 2·(1 + 3)/4 + ½·6/12 = 2¼: the counts are the global batch's
     loss = combine(results, {"sequence": 2.0, "on_policy": 0.5}, {"sequence": torch.tensor(4), "on_policy": 12.0})
     assert loss.item() == pytest.approx(2.25)
-
-
-def test_any_split_of_the_batch_has_the_loss_and_gradient_of_the_whole():
-    student, teacher = logits_pair(3, 3, 7)
-    weights, counts = {"on_policy": 0.5, "sft": 1.0}, {"on_policy": MASK.sum(), "sft": MASK.sum()}
-
-    def loss(rows: slice) -> Tensor:
-        token = token_signal(student[rows], teacher[rows], MASK[rows], reverse_kl)
-        sft = sft_signal(student[rows].log_softmax(-1)[..., 0], MASK[rows])
-        return combine({"on_policy": token, "sft": sft}, weights, counts)
-
-    whole, parts = loss(slice(0, 3)), [loss(slice(0, 1)), loss(slice(1, 2)), loss(slice(2, 3))]
-    torch.testing.assert_close(sum(parts), whole)
-    torch.testing.assert_close(torch.autograd.grad(sum(parts), student)[0], torch.autograd.grad(whole, student)[0])
-
-
-def test_masked_out_everything_gives_zero_and_a_finite_gradient():
-    student, teacher = logits_pair(3, 3, 7)
-    nothing = torch.zeros_like(MASK)
-    logprob = student.log_softmax(-1)[..., 0]
-    policy = PairLogprobs(logprob.sum(-1), logprob.sum(-1))
-    results = {
-        "sequence": sequence_signal(policy, policy, beta=0.1, valid_B=nothing.any(-1)),
-        "off_policy": token_signal(student, teacher, nothing, reverse_kl),
-        "on_policy": token_signal(student, teacher, nothing, jsd(0.5)),
-        "sft": sft_signal(logprob, nothing),
-        "dft": dft_signal(logprob, nothing),
-    }
-    loss = combine(results, dict.fromkeys(results, 1.0), {name: r.count_B.sum() for name, r in results.items()})
-    assert loss.item() == 0
-    loss.backward()
-    assert (student.grad == 0).all()
 
 
 def test_a_weight_or_a_count_that_is_missing_is_an_error():

@@ -19,7 +19,7 @@ from dudi_kit.signals.divergences import (
 )
 from dudi_kit.signals.meeting import Buckets, bucket_logits, meeting_of
 from dudi_kit.signals.spans import SpanLogprobs, sampled_reverse_kl, sum_spans, two_outcomes
-from dudi_kit.signals.token import facing_signal
+from dudi_kit.signals.token import OverBuckets
 
 KINDS: dict[str, Divergence] = {
     "reverse_kl": reverse_kl,
@@ -162,25 +162,25 @@ STUDENT, TEACHER = buckets([1, 4, 0], [2, 6], [0, 2], [3, 7]), buckets([0, 1, 5]
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
 @pytest.mark.parametrize("kind", KINDS)
 def test_divergences_over_buckets_have_the_gradient_of_finite_differences(kind, temperature):
-    meet, teacher = meeting_of(STUDENT, TEACHER), logits(2, 3, 7, seed=8)
-    column = torch.tensor([[2, 0, -1], [-1, 1, 2]])
-
-    def total(student: Tensor) -> Tensor:
-        return facing_signal(student, teacher, column, KINDS[kind], meet, temperature=temperature, chunk=3).total_B
-
-    assert torch.autograd.gradcheck(total, logits(2, 3, 9, seed=7).requires_grad_())
+    compare, teacher = OverBuckets(KINDS[kind], meeting_of(STUDENT, TEACHER), temperature), logits(3, 7, seed=8)
+    student, step = logits(3, 9, seed=7), 1e-6
+    found = compare(student, teacher)
+    for piece in range(9):
+        moved = torch.zeros(9, dtype=torch.float64)
+        moved[piece] = step
+        slope_n = (compare(student + moved, teacher).value_n - compare(student - moved, teacher).value_n) / (2 * step)
+        torch.testing.assert_close(found.grad_nV[:, piece], slope_n, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_temperature_is_applied_before_pieces_are_put_together(kind):
-    meet, student, teacher = meeting_of(STUDENT, TEACHER), logits(1, 1, 9, seed=7), logits(1, 1, 7, seed=8)
-    found = facing_signal(student, teacher, tensor(0)[None], KINDS[kind], meet, temperature=1.7)
-    plain = KINDS[kind](meet.student(student[0] / 1.7), meet.teacher(teacher[0] / 1.7))
-    torch.testing.assert_close(found.total_B, plain)
-    at_1 = facing_signal(student, teacher, tensor(0)[None], KINDS[kind], meet)
-    assert abs(at_1.total_B - found.total_B) > 1e-3
-    for name, sums in at_1.metrics.items():
-        torch.testing.assert_close(sums.total_B, found.metrics[name].total_B)
+    meet, student, teacher = meeting_of(STUDENT, TEACHER), logits(1, 9, seed=7), logits(1, 7, seed=8)
+    found = OverBuckets(KINDS[kind], meet, 1.7)(student, teacher)
+    plain = KINDS[kind](meet.student(student / 1.7), meet.teacher(teacher / 1.7))
+    torch.testing.assert_close(found.value_n, plain)
+    at_1 = OverBuckets(KINDS[kind], meet)(student, teacher)
+    assert abs(at_1.value_n - found.value_n) > 1e-3
+    torch.testing.assert_close(at_1.observed_n4, found.observed_n4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -206,33 +206,3 @@ def test_infinite_logits_have_no_mass_in_a_bucket_either():
     assert found[0, 0] == -math.inf
     assert student.grad is not None
     assert student.grad.isfinite().all()
-
-
-# Facing columns
-
-SAME = meeting_of(buckets([0, 1, 2, 3]), buckets([0, 1, 2, 3]))
-
-
-def test_positions_face_the_teachers_column_that_is_named_and_no_other():
-    """A shift by one, on purpose: the loss then is another."""
-    student, teacher, meet = logits(2, 5, 4, seed=1), logits(2, 7, 4, seed=2), SAME
-    column = torch.tensor([[0, 2, 3, -1, -1], [1, -1, 2, 6, -1]])
-    found = facing_signal(student, teacher, column, reverse_kl, meet)
-    by_hand = [
-        sum(reverse_kl(student[row, i], teacher[row, j]) for i, j in enumerate(column[row].tolist()) if j >= 0)
-        for row in range(2)
-    ]
-    torch.testing.assert_close(found.total_B, torch.stack(by_hand))
-    assert found.count_B.tolist() == [3, 3]
-    shifted = facing_signal(student, teacher, torch.where(column > 0, column - 1, column), reverse_kl, meet)
-    assert (shifted.total_B - found.total_B).abs().min() > 0.1
-
-
-def test_a_batch_in_which_nothing_faces_gives_0_and_a_gradient_of_0():
-    student = logits(2, 3, 4).requires_grad_()
-    nowhere = torch.full((2, 3), -1)
-    found = facing_signal(student, logits(2, 1, 4), nowhere, reverse_kl, SAME)
-    found.total_B.sum().backward()
-    assert found.total_B.tolist() == [0, 0]
-    assert student.grad is not None
-    assert student.grad.abs().max() == 0

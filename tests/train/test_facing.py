@@ -4,9 +4,11 @@ import copy
 import json
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -17,10 +19,10 @@ from dudi_kit.data.chat import resolve_template
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Turn
 from dudi_kit.models.generation import Continuation
+from dudi_kit.models.reading import FEW
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.recipe.schema.signals import Signals
-from dudi_kit.signals.objective import combine
 from dudi_kit.train.builders import tensors_of
 from dudi_kit.train.facing import facing
 from dudi_kit.train.metrics import Window
@@ -86,6 +88,7 @@ class Bench:
         if order is not None:
             master = self._permuted(master, order)
         self.models = Models(learner, master, None)
+        self.few = 0
 
     def _permuted(self, master: Any, order: Sequence[int]) -> Any:
         moved = copy.deepcopy(master)
@@ -112,9 +115,10 @@ class Bench:
             pieces=None if mapped else joint.size,
             mapped=mapped,
             rollouts=rollouts,
+            few=self.few,
         )
         pairs = [self._pair(i, row, joint, objective) for i, row in enumerate(ROWS)]
-        loss = combine(objective(self.models, pairs), objective.weights, objective.counts(pairs))
+        loss = objective(self.models, pairs, objective.counts(pairs)).loss
         return loss.detach(), list(torch.autograd.grad(loss, list(self.models.student.parameters())))
 
     def _pair(self, i: int, row: dict[str, str], joint: Any, objective: Objective) -> Pair:
@@ -259,10 +263,9 @@ def test_a_planted_shift_of_the_teachers_columns_is_another_loss(coarse, monkeyp
 
     def shifted(*arguments: Any) -> Any:
         faces = facing(*arguments)
-        column = faces.teacher_column_BR
-        return faces._replace(teacher_column_BR=torch.where(column > 0, column - 1, column))
+        return replace(faces, told_N=np.where(faces.told_N > 0, faces.told_N - 1, faces.told_N))
 
-    monkeypatch.setattr("dudi_kit.train.facing.facing", shifted)
+    monkeypatch.setattr("dudi_kit.train.step.facing", shifted)
     assert abs(coarse.gradient("align", {"off_policy": {"weight": 1}})[0] - true) > 1e-3
 
 
@@ -270,7 +273,7 @@ def test_the_count_is_of_the_tokens_that_the_teacher_has_a_word_on(coarse):
     joint = coarse.decided("align")
     objective = Objective(signals_of("on_policy"), padding=Padding(0, 0), pieces=None, mapped=joint)
     pairs = [coarse._pair(i, row, joint, objective) for i, row in enumerate(ROWS)]
-    result = objective(coarse.models, pairs)["on_policy"]
+    result = objective(coarse.models, pairs, objective.counts(pairs)).results["on_policy"]
     assert objective.counts(pairs)["on_policy"] == int(result.count_B.sum())
     shares = {name: result.metrics[f"coverage_{name}"] for name in ("full", "span")}
     tokens = sum(len(pair.response("on_policy")) for pair in pairs)
@@ -302,8 +305,8 @@ class Declaring(Coarse):
         counts, window, losses = objective.counts(pairs), Window(["th"], torch.device("cpu")), []
         for start in range(0, len(pairs), size):
             part = pairs[start : start + size]
-            results = objective(self.models, part)
-            losses.append(combine(results, objective.weights, counts))
+            loss, results = objective(self.models, part, counts)
+            losses.append(loss)
             for name, result in results.items():
                 window.add_signal(name, result, ["th"] * len(part), ["none"] * len(part))
         logged = leaves(window.summary(window.read_out(), objective.weights))
@@ -328,15 +331,14 @@ def test_distributions_spans_and_label_words_do_not_depend_on_the_split(declarin
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
 
 
-def test_under_align_label_words_follow_the_teachers_own_tokens_of_the_response(declaring):
+@pytest.mark.parametrize("few", [0, FEW])
+def test_under_align_label_words_follow_the_teachers_own_tokens_of_the_response(declaring, few):
     """Its mass on a response that is a target grows by what was moved, along its own tokens and not the student's."""
     plain, moved = (
         declaring.prepared({"off_policy": {"weight": 1}}, with_labels=with_labels)[0] for with_labels in (False, True)
     )
     pairs = declaring.prepared({"off_policy": {"weight": 1}}, with_labels=True)[1]
-    before, after = (
-        objective.read(declaring.models, pairs).teacher_logits.corpus.softmax(-1) for objective in (plain, moved)
-    )
+    before, after = (told_by_row(objective, declaring.models, pairs, few) for objective in (plain, moved))
     different = 0
     for row, pair in enumerate(pairs):
         reading = pair.read_by_teacher("off_policy")
@@ -346,12 +348,22 @@ def test_under_align_label_words_follow_the_teachers_own_tokens_of_the_response(
             continue
         first, second = reading.ids[:2]
         different += reading.ids[:2] != pair.row.response[:2]
-        mass = (1 - KEPT) * before[row, 0, [40, 41, 42]].sum()
-        torch.testing.assert_close(after[row, 0, first], before[row, 0, first] + mass)
-        word = (1 - KEPT) * before[row, 0, [40, 41]].sum()
+        mass = (1 - KEPT) * before[row][0, [40, 41, 42]].sum()
+        torch.testing.assert_close(after[row][0, first], before[row][0, first] + mass)
+        word = (1 - KEPT) * before[row][0, [40, 41]].sum()
         torch.testing.assert_close(
-            after[row, 0, first] * after[row, 1, second], before[row, 0, first] * before[row, 1, second] + word
+            after[row][0, first] * after[row][1, second], before[row][0, first] * before[row][1, second] + word
         )
-        assert torch.equal(before[row, 2:], after[row, 2:])
+        assert torch.equal(before[row][2:], after[row][2:])
     assert different
     assert float(declaring.split(plain, pairs, 12)[0]["/loss"]) != float(declaring.split(moved, pairs, 12)[0]["/loss"])
+
+
+def told_by_row(objective: Objective, asked: Models, pairs: list[Pair], few: int) -> list[Tensor]:
+    """What the teacher says of the corpus, as probabilities: [Q, V] of each row."""
+    objective.few = few
+    with ExitStack() as opened:
+        told, _ = objective._told(asked, pairs, opened)
+        assert told is not None
+        numbers = [np.arange(s.place.start, s.place.stop) for s in told.positions.of("off_policy")]
+        return [told.logits(row).softmax(-1) for row in numbers]

@@ -1,6 +1,6 @@
 """Gradients by signal against torch's own backward, signal by signal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
@@ -40,11 +40,17 @@ def by_hand(names: Sequence[str]) -> Tensor:
     return torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
 
 
+def add(kept: SignalGradients, module: nn.Module, rows: slice | Sequence[int], weights: Mapping[str, float]) -> None:
+    """Each signal from a pass of its own."""
+    for name in weights:
+        kept.add(name, combine({name: results(module, rows)[name]}, weights, COUNTS))
+
+
 def measured(parts: Sequence[slice]) -> dict[str, dict[str, float | None]]:
     module = model()
     kept = SignalGradients(module, WEIGHTS)
     for part in parts:
-        kept.add(results(module, part), COUNTS)
+        add(kept, module, part, WEIGHTS)
     assert all(p.grad is None for p in module.parameters()), "measuring leaves nothing on the parameters"
     return kept.read_out(torch.device("cpu"))
 
@@ -69,7 +75,7 @@ def test_the_signals_pull_in_different_directions_so_that_the_comparison_means_s
 def test_a_signal_without_any_gradient_has_no_direction():
     module = model()
     kept = SignalGradients(module, {"sft": 1.0, "sequence": 0.0})
-    kept.add({name: results(module, slice(None))[name] for name in ("sft", "sequence")}, COUNTS)
+    add(kept, module, slice(None), {"sft": 1.0, "sequence": 0.0})
     found = kept.read_out(torch.device("cpu"))
     assert found["sequence"] == {"norm": 0.0, "cosine": None}
     assert found["sft"]["cosine"] == pytest.approx(1.0)

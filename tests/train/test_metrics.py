@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dudi_kit.signals.divergences import jsd
 from dudi_kit.signals.result import SignalResult, Sums
-from dudi_kit.signals.token import token_signal
+from dudi_kit.signals.token import OBSERVED, OverPieces
 from dudi_kit.train.metrics import Window, append_line, cut_after
 from tests.train.bench import leaves
 
@@ -95,6 +95,19 @@ def test_a_signal_that_asks_the_teacher_stands_by_what_the_teacher_was_shown():
     }
 
 
+def token_signal(student_BTV: Tensor, teacher_BTV: Tensor, mask_BT: Tensor) -> SignalResult:
+    """A divergence over the tokens of some rows."""
+    compared = OverPieces(jsd(0.3))(student_BTV[mask_BT], teacher_BTV[mask_BT])
+    row_n = mask_BT.nonzero(as_tuple=True)[0]
+
+    def by_row(values_n: Tensor) -> Tensor:
+        return values_n.new_zeros(len(mask_BT)).index_add(0, row_n, values_n)
+
+    observed = dict(zip(OBSERVED, compared.observed_n4.unbind(-1), strict=True))
+    metrics = {name: Sums(by_row(values_n), mask_BT.sum(-1)) for name, values_n in observed.items()}
+    return SignalResult(by_row(compared.value_n), mask_BT.sum(-1), metrics)
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_what_is_measured_does_not_depend_on_how_the_batch_is_split(ranks, size):
@@ -103,7 +116,7 @@ def test_what_is_measured_does_not_depend_on_how_the_batch_is_split(ranks, size)
     languages, sources = ["id", "th", "vi", "id", "th", "th"], ["pool", "none", "pool", "none", "pool", "pool"]
 
     def measured(kept: Window, rows: slice) -> None:
-        signal = token_signal(student[rows], teacher[rows], mask[rows], jsd(0.3))
+        signal = token_signal(student[rows], teacher[rows], mask[rows])
         kept.add_signal("on_policy", signal, languages[rows], sources[rows])
 
     whole = window()

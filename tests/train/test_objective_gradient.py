@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from dudi_kit.models.generation import Continuation
+from dudi_kit.models.head_form import head_form
 from dudi_kit.models.reading import FEW
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.signals import Signals
@@ -126,7 +127,7 @@ def by_package(
     *,
     few: int = 0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Every micro-batch is weighed with the counts of the whole batch; losses add up. few: 0 computes the heads here."""
+    """Micro-batches are weighed with the counts of the whole batch; losses add up. few: 0 computes the heads here."""
     objective = Objective(settings(terms), padding=Padding(PAD, PAD), pieces=terms.pieces, few=few)
     pairs = [pair(i, item) for i, item in enumerate(items)]
     counts = objective.counts(pairs)
@@ -305,3 +306,20 @@ def test_logged_means_are_the_terms_of_the_reference():
     results = objective(asked, pairs, objective.counts(pairs)).results
     means = {name: float(result.total_B.detach().sum() / result.count_B.sum()) for name, result in results.items()}
     assert means == pytest.approx(terms.values, rel=1e-10)
+
+
+@pytest.mark.parametrize("family", [qwen, llama])
+def test_the_heads_of_these_models_are_known(family):
+    asked = models(family=family)
+    for model in asked:
+        assert head_form(model) is not None
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 10, 64], ids="{} tokens a chunk".format)
+@pytest.mark.parametrize("strip", [1, 2, 1000], ids="{} tokens a strip".format)
+def test_chunks_and_strips_of_any_size_change_nothing(monkeypatch, chunk, strip):
+    # responses have 1 to 22 tokens: pairs that fit into a chunk, several in one, and longer ones
+    monkeypatch.setattr("dudi_kit.signals.chunks.CHUNK_BYTES", chunk * PIECES * 8)
+    monkeypatch.setattr("dudi_kit.signals.chunks.STRIP_ELEMENTS", strip * PIECES)
+    for terms in (WHOLE, Terms(sft=1.0, dft=0.5, off=1.0, pieces=PIECES)):
+        compare(terms)

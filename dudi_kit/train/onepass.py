@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dudi_kit.models.head import Head, Predictions
 from dudi_kit.signals.chunks import chunk_positions, parts
-from dudi_kit.signals.head import Head, Predictions
 
 SLICE = 2**14
 """Pieces whose weights' gradient is added up at a time, where it is made in half precision and kept in fp32."""

@@ -63,7 +63,7 @@ class Predictions:
         return self.rows.dtype
 
     def logits(self, place: Place, out_NV: Tensor | None = None) -> Tensor:
-        """[n, V] at these positions, detached; with a head they are written to `out_NV`, else they are not to be changed."""
+        """[n, V] at these positions, detached: with a head written to `out_NV`, else not to be changed."""
         rows = self.rows.detach()[place]
         if self.head is None:
             return rows

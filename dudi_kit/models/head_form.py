@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from dudi_kit.signals.head import Head
+from dudi_kit.models.head import Head
 
 LARGE = 100.0
 """Largest logit in the trial: far beyond any cap."""

@@ -1,0 +1,83 @@
+"""Memory of the loss: what the models predict, and the one pass over it. Arithmetic on `train.onepass`, in bytes."""
+
+from dudi_kit.models.reading import FEW
+from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
+from dudi_kit.plan.shape import ModelShape
+from dudi_kit.signals.chunks import CHUNK_BYTES, STRIP_ELEMENTS
+
+TEMPORARIES = 10
+"""fp32 tensors of a strip's size while a divergence is worked out: both sides' logits, distributions and their
+logarithms, a mixture, the pull and the gradient."""
+
+
+def student_predictions(job: Job, inputs: Inputs) -> int:
+    """The student's at response tokens."""
+    return predicted(job.student, tokens(job, inputs, job.sides), job.size)
+
+
+def teacher_predictions(job: Job, inputs: Inputs) -> int:
+    """The teacher's, from its pass to the end of the loss."""
+    if job.teacher is None or not job.teacher_terms:
+        return 0
+    return predicted(job.teacher, tokens(job, inputs, job.teacher_terms), BYTES[job.teacher_dtype])
+
+
+def loss_bytes(job: Job, inputs: Inputs) -> int:
+    """Beside the frozen models and the activations, while the loss is made or where backward begins, whichever is more.
+
+    In the pass: predictions, their gradient, a chunk of logits of both, a strip's temporaries, and the gradient of the
+    head in fp32. Then, in half precision, that gradient is there twice.
+    """
+    mine = student_predictions(job, inputs)
+    passing = 2 * mine + teacher_predictions(job, inputs) + chunks(job, inputs) + strip_bytes(job, inputs)
+    if is_whole(job.student, tokens(job, inputs, job.sides)):
+        return max(passing, 3 * mine + matrix(job, job.size))
+    return max(
+        passing + matrix(job, FP32), 2 * mine + matrix(job, FP32) + (matrix(job, job.size) if job.size < FP32 else 0)
+    )
+
+
+def strip_bytes(job: Job, inputs: Inputs) -> int:
+    """The temporaries of a strip."""
+    return TEMPORARIES * FP32 * min(STRIP_ELEMENTS, tokens(job, inputs, job.sides) * job.student.vocabulary)
+
+
+def chunks(job: Job, inputs: Inputs) -> int:
+    """Logits of a chunk, of each model that is read by its hidden states."""
+    mine = tokens(job, inputs, job.sides)
+    found = 0 if is_whole(job.student, mine) else min(CHUNK_BYTES, mine * job.student.vocabulary * job.size)
+    theirs = tokens(job, inputs, job.teacher_terms)
+    if job.teacher is None or is_whole(job.teacher, theirs):
+        return found
+    return found + min(CHUNK_BYTES, theirs * job.teacher.vocabulary * BYTES[job.teacher_dtype])
+
+
+def predicted(shape: ModelShape, positions: int, size: int) -> int:
+    """Logits where they are few, else hidden states."""
+    return positions * (shape.vocabulary if is_whole(shape, positions) else shape.hidden) * size
+
+
+def is_whole(shape: ModelShape, positions: int) -> bool:
+    """The model's own logits are asked for."""
+    return positions * shape.vocabulary <= FEW
+
+
+def matrix(job: Job, size: int) -> int:
+    """The gradient of the head's weights; none under an adapter."""
+    return job.student.vocabulary * job.student.hidden * size if job.adapter is None else 0
+
+
+def tokens(job: Job, inputs: Inputs, sides: int) -> int:
+    """Response tokens of a micro-batch at most."""
+    return inputs.rows * sides * response_columns(job, inputs)
+
+
+def response_columns(job: Job, inputs: Inputs) -> int:
+    """Columns of the longer of y and ỹ."""
+    sides = {"corpus": inputs.response, "rollout": padded(job.new_tokens)}
+    return max(sides[side] for side in job.reads())
+
+
+def padded(tokens: int) -> int:
+    """Columns are a multiple of 16."""
+    return -(-tokens // 16) * 16
