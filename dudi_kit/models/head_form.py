@@ -39,7 +39,7 @@ def inner(model: Any) -> Any:
 def head_form(model: nn.Module) -> HeadForm | None:
     """How this model's head is computed; None where it is done in a way that is not known here, or lies elsewhere.
 
-    The first call asks the model; it must be whole, on its device.
+    The first call asks the model, whose weights must be there: before they are shared out over processes.
     """
     asked = inner(model)
     if asked not in _KNOWN:
@@ -73,8 +73,9 @@ def hidden_states(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _gathered(linear: nn.Linear) -> Any:
+    """Inside, weights that are shared out over processes are whole; who has gathered them already keeps them so."""
     parameters = list(linear.parameters(recurse=False))
-    if not any(hasattr(p, "ds_id") for p in parameters):
+    if not any(hasattr(p, "ds_id") and p.numel() == 0 for p in parameters):
         return nullcontext()
     from deepspeed import zero
 
@@ -89,8 +90,7 @@ def _found(model: Any) -> HeadForm | None:
     config = model.config.get_text_config()
     scale = _number(config, "logit_scale") * _number(config, "lm_head_multiplier") / _number(config, "logits_scaling")
     form = HeadForm(scale, getattr(config, "final_logit_softcapping", None))
-    with _gathered(linear):
-        return form if _is_true(model, form, linear) else None
+    return form if _is_true(model, form, linear) else None
 
 
 def _number(config: Any, name: str) -> float:

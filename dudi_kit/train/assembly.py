@@ -18,6 +18,7 @@ from dudi_kit.errors import RunDirectoryError
 from dudi_kit.models.adapters import Unadapted, adapt
 from dudi_kit.models.compiling import compile_layers, require_compiler
 from dudi_kit.models.generation import Stops
+from dudi_kit.models.head_form import head_form
 from dudi_kit.models.loading import DTYPES, freeze, load_model, require_frozen
 from dudi_kit.models.reference import frozen_copy
 from dudi_kit.models.scratch import architecture_config, build
@@ -74,6 +75,7 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
     student = start_student(recipe, plan, student_side, device)
     anchored = "sequence" in objective.weights
     with gathered(student):
+        head_form(student)  # while its weights are whole
         copied = anchored and not anchored_by_itself(recipe)
         reference = frozen_copy(student, DTYPES[recipe.training.precision]).to(device) if copied else None
     if recipe.training.compile:
@@ -182,6 +184,7 @@ def _frozen_teacher(plan: Plan, source: ModelSource, device: torch.device) -> nn
         here: nn.Module = freeze(_load(source, who="teacher", device=device))
         return here
     whole = _load(source.model_copy(update={"placement": "device"}), who="teacher")
+    head_form(whole)  # while its weights are whole
     sharded: nn.Module = shard_frozen(freeze(whole), plan)
     return sharded
 
