@@ -9,7 +9,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -164,10 +164,11 @@ class Loop:
     def _micro_step(
         self, objective: Objective, pairs: Sequence[Pair], counts: dict[str, Tensor], *, last: bool
     ) -> dict[str, SignalResult]:
-        loss, results = objective(self.models, pairs, counts)
-        self.record.add(pairs, results)
-        # DeepSpeed averages gradients over the processes; our mean is over the global batch already.
-        self.grad_norm = backward(self.models.student, loss * self.plan.processes, last=last)
+        with ExitStack() as until_backward:
+            loss, results = objective(self.models, pairs, counts, until_backward)
+            self.record.add(pairs, results)
+            # DeepSpeed averages gradients over the processes; our mean is over the global batch already.
+            self.grad_norm = backward(self.models.student, loss * self.plan.processes, last=last)
         languages = [pair.row.language for pair in pairs]
         for name, result in results.items():
             self.window.add_signal(name, result, languages, [pair.row.shown.get(name, "none") for pair in pairs])

@@ -155,10 +155,18 @@ class Objective:
                 items[term] = sum(_taught_tokens(pair, term) for pair in pairs)
         return {name: items[name] for name in self.weights}
 
-    def __call__(self, models: Models, pairs: Sequence[Pair], counts: Mapping[str, Tensor | float]) -> Outcome:
+    def __call__(
+        self,
+        models: Models,
+        pairs: Sequence[Pair],
+        counts: Mapping[str, Tensor | float],
+        until_backward: ExitStack | None = None,
+    ) -> Outcome:
         """Every active signal over these rows. counts: valid items of each in the global batch, as `counts` adds up.
 
         Each model is asked once; the frozen ones first, while nothing of the student's graph is held.
+        until_backward: closed by the caller after the backward; until then the student's head is whole, where it is
+        shared out over processes. None: it is whole anyway.
         """
         terms = self._terms_read_by_student()
         device = next(models.student.parameters()).device
@@ -170,7 +178,8 @@ class Objective:
         with ExitStack() as opened:
             told, label_mass = self._told(models, pairs, opened)
             reference_N = self._reference_logprobs(models, batch, places, positions)
-            student = opened.enter_context(predictions(models.student, batch, places, few=self.few))
+            whole = opened if until_backward is None else until_backward
+            student = whole.enter_context(predictions(models.student, batch, places, few=self.few))
             faces = facing(positions, told.positions, self._read_as(pairs)) if told else nobody(positions)
             judge = Judge(
                 positions=positions,

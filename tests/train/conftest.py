@@ -19,9 +19,17 @@ RUNS: dict[str, dict[str, Any]] = {
     "1x4": {"training__micro_batch_size": "4", **GREEDY},
     "2x2-zero0": {"processes": 2, "training__micro_batch_size": "2", **GREEDY},
     "2x4-zero1": {"processes": 2, "deepspeed__stage": "1", **GREEDY},
-    "2x2-zero2": {"processes": 2, "deepspeed__stage": "2", "training__micro_batch_size": "2", **GREEDY, **MEASURED},
-    "1x8-zero3": {"deepspeed__stage": "3", **GREEDY},
+    "2x2-zero2": {
+        "headless": True,
+        "processes": 2,
+        "deepspeed__stage": "2",
+        "training__micro_batch_size": "2",
+        **GREEDY,
+        **MEASURED,
+    },
+    "1x8-zero3": {"headless": True, "deepspeed__stage": "3", **GREEDY},
     "2x2-zero3-offloaded": {
+        "headless": True,
         "processes": 2,
         "deepspeed__stage": "3",
         "deepspeed__offload": "{optimizer: cpu, parameters: cpu}",
@@ -34,10 +42,16 @@ RUNS: dict[str, dict[str, Any]] = {
     "1x8-every": {"rollouts__every": "2", "rollouts__prompts_at_once": "3"},
     "2x2-every": {"processes": 2, "rollouts__every": "2", "training__micro_batch_size": "2"},
     "1x2-sampled": {"training__micro_batch_size": "2"},
-    "2x4-sampled": {"processes": 2, "deepspeed__stage": "2"},
+    "2x4-sampled": {"headless": True, "processes": 2, "deepspeed__stage": "2"},
     # a teacher with a tokenizer of its own
     "1x8-aligned": ALIGNED,
-    "2x2-zero2-aligned": {"processes": 2, "deepspeed__stage": "2", "training__micro_batch_size": "2", **ALIGNED},
+    "2x2-zero2-aligned": {
+        "headless": True,
+        "processes": 2,
+        "deepspeed__stage": "2",
+        "training__micro_batch_size": "2",
+        **ALIGNED,
+    },
     # a student that is cut from its teacher
     "2x4-pruned": {
         "processes": 2,
@@ -57,6 +71,7 @@ RUNS: dict[str, dict[str, Any]] = {
         **GREEDY,
     },
     "2x4-zero3-lora": {
+        "headless": True,
         "processes": 2,
         "deepspeed__stage": "3",
         "student__adapter": "{rank: 4, alpha: 64}",
