@@ -63,11 +63,11 @@ def evaluate_model(
     scores: dict[str, TaskScores] = {}
     missing: list[Missing] = []
     answers: list[AnswerRow] = []
-    context = _context(model, max_length)
+    context = context_of(model, max_length)
     for name, data in tasks.items():
-        rows = _answer_all(model, encoder, name, data, context, batch_size, track, ledger)
+        rows = answer_task(model, encoder, name, data, context, batch_size, track, ledger)
         scores[name] = score_task(name, data.task, rows, ledger)
-        missing += _missing_languages(name, data, scores[name])
+        missing += missing_languages(name, data, scores[name])
         answers += rows
     if named:
         assert folder is not None, "answers to named tasks are kept as they come in"
@@ -80,7 +80,7 @@ def evaluate_model(
         measured = bits_per_byte(
             model, encoder, held_out, max_length=max_length, batch_size=batch_size, ledger=ledger, progress=advance
         )
-    missing += _missing_bits(measured, held_out, tasks)
+    missing += missing_bits(measured, held_out, tasks)
     bits = {language: result for language, result in measured.items() if math.isfinite(result.nats)}
     mean = mean_of({language: result.value for language, result in bits.items()})
     return Scores(scores, bits, mean, missing, aggregates(scores), ledger.as_json())
@@ -103,7 +103,7 @@ def score_task(name: str, task: Task, rows: Sequence[AnswerRow], ledger: Ledger)
     return TaskScores(languages, _means(task.metrics, languages))
 
 
-def _answer_all(
+def answer_task(
     model: PreTrainedModel,
     encoder: Encoder,
     name: str,
@@ -160,7 +160,7 @@ def _means(metrics: Iterable[str], languages: Mapping[str, LanguageScores]) -> d
     return {metric: mean for metric, mean in means.items() if mean is not None}
 
 
-def _missing_languages(name: str, data: TaskData, scores: TaskScores) -> list[Missing]:
+def missing_languages(name: str, data: TaskData, scores: TaskScores) -> list[Missing]:
     """Languages that the recipe names for a task, or that its rows are in, without an answered row."""
     found = {example.language for example in data.examples}
     return [
@@ -175,7 +175,7 @@ def _declared(task: Task) -> set[str]:
     return {task.data.language} if isinstance(task.data.language, str) else set()
 
 
-def _missing_bits(
+def missing_bits(
     bits: Mapping[str, BitsPerByte], held_out: Sequence[Example], tasks: Mapping[str, TaskData]
 ) -> list[Missing]:
     """Languages of the held-out rows or of a task that have no finite bits per byte, with the reason."""
@@ -195,6 +195,6 @@ def _too_long(task: str) -> str:
     return f"row of task {task} not asked: prompt and answer exceed the context"
 
 
-def _context(model: PreTrainedModel, max_length: int) -> int:
+def context_of(model: PreTrainedModel, max_length: int) -> int:
     """Longest input of the model in tokens; `max_length` where its config does not say."""
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or max_length)

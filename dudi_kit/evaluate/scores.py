@@ -17,6 +17,7 @@ from dudi_kit.errors import RunDirectoryError
 from dudi_kit.evaluate.seahelm.aggregate import Aggregates
 from dudi_kit.evaluate.seahelm.weak import Weak
 from dudi_kit.plan.layout import write_text
+from dudi_kit.recipe.schema.evaluation import BITS as BITS
 from dudi_kit.recipe.schema.task import Competency, TaskMetric
 
 
@@ -210,9 +211,6 @@ class AnswerRow:
 
 
 T = TypeVar("T")
-
-BITS = "bits per byte"
-"""Stands where a task's name would."""
 
 _SCORES = TypeAdapter(Scores)
 _ANSWER = TypeAdapter(AnswerRow)

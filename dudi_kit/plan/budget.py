@@ -79,8 +79,10 @@ def host_bytes(job: Job) -> int:
 
 def planned_disk(recipe: Recipe, parameters: int, adapter: int | None) -> PlannedDisk:
     """What training leaves on disk at most. adapter: its parameters."""
-    # Without checkpoints there is still the one that a signal leaves.
-    kept = recipe.training.keep_checkpoints + 1 if recipe.training.checkpoint_every else 1
+    watched = recipe.evaluation.during_training is not None
+    # Without checkpoints there is still the one that a signal leaves. The best step's is kept beside the newest.
+    kept = recipe.training.keep_checkpoints + 1 if recipe.training.checkpoint_every or watched else 1
+    kept += watched
     checkpoint = checkpoint_bytes(recipe, parameters, adapter)
     final, tokenizers = (parameters + (adapter or 0)) * FP32, TOKENIZER_BYTES * (kept + 2)
     pruned = final if isinstance(recipe.student, PrunedStudent) and recipe.student.cold_start is None else 0

@@ -28,7 +28,7 @@ from dudi_kit.plan.hardware import Hardware, this_machine
 from dudi_kit.plan.launchers import launchers
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.models import config_of, context_of, encoder_of, given, held_as, tokenizer_of, trained
-from dudi_kit.plan.notices import notices_of, paths_outside
+from dudi_kit.plan.notices import notices_of, paths_outside, scoring_notices
 from dudi_kit.plan.pruning import decide_pruning, pruned_config, read_pruning
 from dudi_kit.plan.rollouts import lay_out_server, rollout_notices
 from dudi_kit.plan.rows import RowMaker, TeacherSide, TrainingRows, mixed, texts, training_examples
@@ -124,6 +124,7 @@ def build_plan(
         unasked=len(asked.missing),
         notices=[
             *notices_of(recipe, teaching.vocabulary if teaching else None, ledger),
+            *scoring_notices(recipe, batches.steps),
             *rollout_notices(recipe, stage.run, made.rows),
             *(coverage_notices(recipe.verbalizer.vocabulary, coverage, ledger) if teaching else []),
             *asked.lines(),

@@ -88,7 +88,7 @@ def engine_stage(recipe: Recipe) -> int:
 
 def worker_command(run_dir: str, *, resume: bool) -> list[str]:
     """Arguments after `python` that start one training process, once the launcher has told it its rank."""
-    return ["-m", "dudi_kit.train", run_dir, *(["--resume"] if resume else [])]
+    return ["-m", "dudi_kit.pipeline.worker", run_dir, *(["--resume"] if resume else [])]
 
 
 def launch_command(processes: int, run_dir: str, *, resume: bool) -> list[str]:

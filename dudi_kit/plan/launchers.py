@@ -1,7 +1,8 @@
 """How else a planned run directory can be trained: torchrun, accelerate, DeepSpeed's launcher, Slurm.
 
-Each starts `python -m dudi_kit.train RUN` once for each GPU; that process reads all else from the run directory. With
---resume it goes on from the last checkpoint, or begins where there is none, so that a job may simply be queued again.
+Each starts `python -m dudi_kit.pipeline.worker RUN` once for each GPU; that process reads all else from the run
+directory. With --resume it goes on from the last checkpoint, or begins where there is none, so that a job may simply be
+queued again.
 """
 
 import shlex
@@ -13,7 +14,7 @@ Launcher = Literal["torchrun", "accelerate", "deepspeed", "slurm"]
 
 PORT = 29500
 ADDRESS = f'"$MASTER_ADDR:{PORT}"'
-WORKER = "dudi_kit.train"
+WORKER = "dudi_kit.pipeline.worker"
 
 
 def launchers(run_dir: str, hardware: Hardware) -> dict[str, str]:

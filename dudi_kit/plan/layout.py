@@ -116,6 +116,11 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def best(self) -> Path:
+        """Which step scored best while it trained, and where it lies."""
+        return self.checkpoints / "best.json"
+
+    @property
     def served(self) -> Path:
         """The student for a rollout server: configuration and tokenizer from the plan, weights from training."""
         return self.path / "served"

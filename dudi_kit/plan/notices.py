@@ -8,8 +8,9 @@ from dudi_kit.data.ledger import Ledger
 from dudi_kit.plan.engine import engine_stage
 from dudi_kit.plan.fingerprint import is_path
 from dudi_kit.plan.trackers import tracker_notices
-from dudi_kit.recipe.derive import drawn_as_compared
+from dudi_kit.recipe.derive import best_score, drawn_as_compared, tasks_during_training
 from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.evaluation import BITS
 from dudi_kit.recipe.schema.signals import ReverseKL
 from dudi_kit.verbalizer.vocabulary.mapping import JointVocabulary
 
@@ -44,6 +45,24 @@ def notices_of(recipe: Recipe, vocabulary: JointVocabulary | None, ledger: Ledge
         *ledger.lines(),
         *tracker_notices(recipe.output.trackers),
     ]
+
+
+def scoring_notices(recipe: Recipe, steps: int) -> Iterator[str]:
+    """How often the student is scored while it trains, and what that leaves behind."""
+    during, best = recipe.evaluation.during_training, best_score(recipe)
+    if during is None or best is None:
+        return
+    if during.every > steps:
+        yield (
+            f"evaluation.during_training.every: {during.every:,} is more than the run's {steps:,} steps; the student is "
+            "scored before the first and after the last only"
+        )
+    scorings = 1 + -(-steps // during.every)
+    asked = " and ".join([*([BITS] if recipe.data.held_out else []), *tasks_during_training(recipe)])
+    yield (
+        f"evaluation.during_training: {scorings:,} scorings of {asked}, at most {during.limit:,} rows of a language "
+        f"each; {best} picks the best step, and the final model is the {during.final} one's"
+    )
 
 
 def _adapting(recipe: Recipe) -> Iterator[str]:

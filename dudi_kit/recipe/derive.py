@@ -2,7 +2,7 @@
 
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.data import Dataset
-from dudi_kit.recipe.schema.evaluation import Evaluation
+from dudi_kit.recipe.schema.evaluation import BITS, AnyTask, Evaluation
 from dudi_kit.recipe.schema.models import GivenTokenizer, PrunedStudent, ScratchStudent, Student, TrimmedVocabulary
 from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.recipe.schema.signals import LikelihoodSignal, SequenceSignal, Signals, TokenSignal
@@ -95,6 +95,26 @@ def reading_terms(recipe: Recipe) -> list[Term]:
     if demonstration.source == "none":
         return []
     return [term for term in demonstration.terms if getattr(recipe.signals, term).weight > 0]
+
+
+def tasks_during_training(recipe: Recipe) -> dict[str, AnyTask]:
+    """The tasks that are scored while the student trains; those that the recipe does not have are left out."""
+    during, tasks = recipe.evaluation.during_training, recipe.evaluation.tasks
+    if during is None:
+        return {}
+    return {name: task for name, task in tasks.items() if during.tasks is None or name in during.tasks}
+
+
+def best_score(recipe: Recipe) -> str | None:
+    """The score that picks the best step; None where the recipe leaves it open, and there is no one choice."""
+    during, tasks = recipe.evaluation.during_training, list(tasks_during_training(recipe))
+    if during is None:
+        return None
+    if during.best is not None:
+        return during.best
+    if recipe.data.held_out:
+        return BITS
+    return tasks[0] if len(tasks) == 1 else None
 
 
 def _needs_teacher(recipe: Recipe) -> bool:

@@ -52,8 +52,10 @@ def writing(folder: Path) -> Iterator[None]:
         raise _cannot_write(folder, error) from error
 
 
-def publish(run: RunDir, partial: Path, step: int, facts: dict[str, Any], keep: int) -> Checkpoint:
-    """Describe, flush, read back and rename a written folder, then remove all but the newest `keep`.
+def publish(
+    run: RunDir, partial: Path, step: int, facts: dict[str, Any], keep: int, best: int | None = None
+) -> Checkpoint:
+    """Describe, flush, read back and rename a written folder, then remove all but the newest `keep` and the best step.
 
     For one process only. Older ones go when the new one lies on the disk, name and content.
     """
@@ -73,7 +75,8 @@ def publish(run: RunDir, partial: Path, step: int, facts: dict[str, Any], keep: 
         raise _cannot_write(final, error) from error
     # Newer ones are damaged: they were passed over, and must not push this one out.
     for old in [folder for folder in _by_age(run) if _step_of(folder) <= step][:-keep]:
-        shutil.rmtree(old)
+        if _step_of(old) != best:
+            shutil.rmtree(old)
     return Checkpoint(final, step)
 
 

@@ -45,7 +45,7 @@ class Seen:
 
     def update(self, beat: Beat, now: float) -> None:
         """Note what it wrote."""
-        if beat.stages != self.beat.stages:
+        if (beat.stages, beat.stage) != (self.beat.stages, self.beat.stage):
             self.moved = now
         if beat.alive != self.beat.alive:
             self.lived = now
@@ -75,6 +75,10 @@ class Heartbeat:
     def beat(self, step: int, stage: str) -> None:
         """Enter a stage of a step (counted from 1)."""
         self._mine = self._mine._replace(stages=self._mine.stages + 1, step=step, stage=stage)
+
+    def tell(self, stage: str) -> None:
+        """How far it is within a stage: a sign that it gets on, which others need not give as often."""
+        self._mine = self._mine._replace(stage=stage)
 
     def __enter__(self) -> Self:
         self.logs.mkdir(parents=True, exist_ok=True)

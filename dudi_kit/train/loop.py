@@ -9,7 +9,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from dudi_kit.plan.rows import Row
 from dudi_kit.plan.schema import Plan
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.signals.result import SignalResult
+from dudi_kit.train.during import LEFT, NOT_SCORED, Scored, Watch, at_rest, forget_scores, scored_together
 from dudi_kit.train.engine import Student, backward, set_learning_rate
 from dudi_kit.train.gradients import SignalGradients
 from dudi_kit.train.heartbeat import Heartbeat
@@ -56,6 +57,8 @@ class Surroundings(NamedTuple):
     heartbeat: Heartbeat
     stop: StopRequests
     trackers: Trackers
+    watch: Watch | None
+    """Scores the student now and then, where the recipe asks for it."""
 
 
 class _LeftStep(Exception):
@@ -99,12 +102,17 @@ class Loop:
 
     def train(self, first_step: int) -> None:
         """From `first_step` to the plan's last. Interrupted, once all is saved, where it was asked to stop."""
+        scores = self._is_scored(first_step)
         if self.accelerator.is_main_process:
             for log in (self.run.metrics, self.run.rollout_log):
                 cut_after(log, first_step)
+            if scores:
+                forget_scores(self.run.metrics, first_step)
             self.spikes.remember(self.run.metrics)
-        self._start_clock()
         saved = logged = first_step
+        if scores and self._score(first_step).left:
+            raise Interrupted(self._stopped(saved))
+        self._start_clock()
         for step in range(first_step, self.plan.steps):
             window, drawn = copy.deepcopy(self.window), random_states()
             try:
@@ -114,12 +122,15 @@ class Loop:
             except _LeftStep:
                 self.window, self.gradients, done, stops = window, None, step, True
                 set_random_states(drawn)  # the resumed run begins the step anew, and draws the same dropout
-            saves = saved < done < self.plan.steps and (stops or self._saves_after(done))
+            scores = not stops and self._is_scored(done)
             # A line before each checkpoint, so that no line's mean spans what a resumed run has not seen.
-            logs = logged < done and (saves or self._is_logged(done))
+            logs = logged < done and (stops or scores or self._saves_after(done) or self._is_logged(done))
             self.around.progress(done, self._log(done) if logs else None)
             if logs:
                 logged = done
+            scored = self._score(done) if scores else NOT_SCORED
+            stops |= scored.left
+            saves = saved < done < self.plan.steps and (stops or scored.is_best or self._saves_after(done))
             if saves:
                 self._save(done)
                 saved = done
@@ -154,7 +165,8 @@ class Loop:
             self.rollout_log.write(step, pairs, losses)
 
     def _rollouts(self, rows: Sequence[Row], step: int) -> list[Continuation]:
-        with self.student.whole() as student, self._left_when_asked(student, self.sampler):
+        leaves = self._left_when_asked if self.sampler.may_be_left else nullcontext
+        with self.student.whole() as student, leaves(student):
             rollouts = self.sampler.sample(student, rows, step)
         if self._asked_to_stop():
             raise _LeftStep
@@ -175,11 +187,8 @@ class Loop:
         return results
 
     @contextmanager
-    def _left_when_asked(self, student: nn.Module, sampler: Sampler) -> Iterator[None]:
-        """Sampling, which may take minutes, is left between two tokens. What comes of it is agreed on after it."""
-        if not sampler.may_be_left:
-            yield
-            return
+    def _left_when_asked(self, student: nn.Module) -> Iterator[None]:
+        """What may take minutes is left between two tokens. What comes of it is agreed on after it."""
 
         def leave(*_: object) -> None:
             if self.around.stop.asked:
@@ -192,6 +201,28 @@ class Loop:
         finally:
             hook.remove()
 
+    def _is_scored(self, done: int) -> bool:
+        return self.around.watch is not None and self.around.watch.is_due(done)
+
+    def _score(self, done: int) -> Scored:
+        """Score the student, each process its share of the rows. Every process must call it."""
+        watch, heartbeat, began = self.around.watch, self.around.heartbeat, time.monotonic()
+        assert watch is not None, "nothing is due without it"
+        heartbeat.beat(done, "evaluation")
+        heard = None
+        with self.student.whole() as student, at_rest(student), self._left_when_asked(student):
+            rank, processes = self.accelerator.process_index, self.plan.processes
+            heard = watch.scorer.ask(student, rank, processes, heartbeat.tell)
+        if self._asked_to_stop():
+            return LEFT
+        line, scored = watch.note(done, scored_together(watch.scorer, heard), time.monotonic() - began)
+        if self.accelerator.is_main_process:
+            append_line(self.run.metrics, line)
+            self.around.trackers.log(line)
+        self.around.progress(done, line)
+        self.started += time.monotonic() - began  # of a line are the seconds that its steps took
+        return scored
+
     def _asked_to_stop(self) -> bool:
         """Whether any process was; all get the same answer."""
         asked = torch.tensor(int(self.around.stop.asked is not None), device=self.accelerator.device)
@@ -201,7 +232,7 @@ class Loop:
 
     def _save(self, done: int) -> None:
         self.around.heartbeat.beat(done, "saving")
-        self.around.saving.save(done, self.models)
+        self.around.saving.save(done, self.models, self.around.watch)
 
     def _stopped(self, saved: int) -> str:
         """What a person who stopped the run wants to read. saved: steps in the newest checkpoint, if there is one."""

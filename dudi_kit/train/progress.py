@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dudi_kit.console import notice, out
 from dudi_kit.plan.schema import Plan
+from dudi_kit.recipe.schema.evaluation import BITS
 from dudi_kit.train.loop import Progress as Report
 
 
@@ -38,7 +39,9 @@ def training_progress(plan: Plan, *, show: bool) -> Iterator[Report]:
         def report(done: int, line: dict[str, Any] | None) -> None:
             nonlocal spikes
             bar.update(task, completed=done)
-            if line is not None:
+            if line is not None and "evaluation" in line:
+                out.print(_scored(plan, line), highlight=False, soft_wrap=True)
+            elif line is not None:
                 spikes += "spikes" in line
                 bar.update(task, loss=f"loss {line['loss']:.3f}{_counted(spikes)}", rate=_rate(line))
                 if not out.is_terminal:
@@ -57,6 +60,18 @@ def _plain(plan: Plan, line: dict[str, Any]) -> str:
     signals = "  ".join(f"{name} {signal['loss']:.3f}" for name, signal in line["signals"].items())
     spikes = "".join(f"  spike: {name}, {far:.1f} deviations" for name, far in line.get("spikes", {}).items())
     return f"{plan.name}  step {line['step']}/{plan.steps}  loss {line['loss']:.3f}  {signals}  {_rate(line)}{spikes}"
+
+
+def _scored(plan: Plan, line: dict[str, Any]) -> str:
+    """Means over the languages: each task's own metric, and whether this is the best step so far."""
+    scores = line["evaluation"]
+    means = {BITS: scores["bits_per_byte"]} if "bits_per_byte" in scores else {}
+    means |= {name: next(iter(figures.values())) for name, figures in scores["tasks"].items()}
+    shown = "  ".join(f"{name} {mean['all']:.3f}" for name, mean in means.items()) or "nothing could be scored"
+    lacking = sum(len(languages) for languages in scores.get("missing", {}).values())
+    missing = f"  ({lacking:,} missing)" if lacking else ""
+    best = "  best so far" if scores.get("best", {}).get("step") == line["step"] else ""
+    return f"{plan.name}  step {line['step']}/{plan.steps}  {shown}{missing}{best}"
 
 
 def _rate(line: dict[str, Any]) -> str:

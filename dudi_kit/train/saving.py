@@ -33,6 +33,7 @@ from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.signals import RefreshedReference
 from dudi_kit.train import checkpoints
 from dudi_kit.train.checkpoints import Checkpoint
+from dudi_kit.train.during import Watch, told_best
 from dudi_kit.train.engine import whole
 from dudi_kit.train.rng import random_states, seed_anew, set_random_states
 from dudi_kit.train.state import (
@@ -63,8 +64,8 @@ class Saving:
     plan: Plan
     accelerator: Accelerator
 
-    def save(self, step: int, models: Models) -> None:
-        """Write a checkpoint after `step` optimizer steps; every process must call it."""
+    def save(self, step: int, models: Models, watch: Watch | None = None) -> None:
+        """Write a checkpoint after `step` optimizer steps; every process must call it. watch: knows the best step."""
         main = self.accelerator.is_main_process
         partial = self.run.checkpoints / f".step-{step}.partial"
         if main:
@@ -76,7 +77,11 @@ class Saving:
         if main:
             packed = packs_moments(models.student)
             facts = {"lock": self.plan.lock, "processes": self.plan.processes, "packed": packed}
-            checkpoints.publish(self.run, partial, step, facts, self.recipe.training.keep_checkpoints)
+            facts |= {"evaluation": watch.state} if watch else {}
+            best = watch.best.step if watch and watch.best else None
+            checkpoints.publish(self.run, partial, step, facts, self.recipe.training.keep_checkpoints, best)
+            if watch:
+                told_best(self.run, watch)
         self.accelerator.wait_for_everyone()
 
     def find(self) -> Checkpoint | None:

@@ -47,6 +47,8 @@ class Spikes:
 
 
 def _watched(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    if "loss" not in line:  # scores of an evaluation
+        return
     yield "loss", line["loss"]
     if line.get("grad_norm") is not None:
         yield "grad_norm", line["grad_norm"]

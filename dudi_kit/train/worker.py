@@ -1,7 +1,7 @@
 """One training process: reads a planned run directory, trains, leaves `final/`.
 
 Started by `dudi-kit` (once for each process), by torchrun or by any launcher that sets RANK and WORLD_SIZE, as
-`python -m dudi_kit.train outputs/my-run [--resume]` (see `__main__`).
+`python -m dudi_kit.pipeline.worker outputs/my-run [--resume]`.
 """
 
 import contextlib
@@ -9,23 +9,29 @@ import os
 import shutil
 import sys
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from dudi_kit.console import notice
 from dudi_kit.errors import DudiError, EnvironmentLack, Exit, Interrupted
 from dudi_kit.plan.claim import sole_trainer
 from dudi_kit.plan.layout import RunDir
-from dudi_kit.plan.schema import read_plan
+from dudi_kit.plan.schema import Plan, read_plan
 from dudi_kit.recipe.publish import recipe_from_resolved
+from dudi_kit.recipe.schema import Recipe
+from dudi_kit.train import checkpoints
 from dudi_kit.train.assembly import make_loop
+from dudi_kit.train.checkpoints import Checkpoint
 from dudi_kit.train.cutting import cut_student
 from dudi_kit.train.determinism import determinism
+from dudi_kit.train.during import Scorer, Watch, told_best
 from dudi_kit.train.engine import leave_process_group, start_accelerator
 from dudi_kit.train.heartbeat import Heartbeat
 from dudi_kit.train.launch import LOST
@@ -41,7 +47,11 @@ LIBRARIES_LATER = 300.0
 """Seconds after which NCCL or gloo would give up, beyond those after which we say who stands still."""
 
 
-def train(run: RunDir, *, resume: bool) -> None:
+MakeScorer = Callable[[RunDir, Recipe, Plan, Accelerator], Scorer | None]
+"""Makes what scores the student while it trains; None where the recipe does not ask for it."""
+
+
+def train(run: RunDir, make_scorer: MakeScorer, *, resume: bool) -> None:
     """Train what the run directory's plan says, from its last checkpoint if asked."""
     if run.complete():  # it was killed, or its machine went, after all was done
         notice(f"trained already: {run.final}")
@@ -65,13 +75,17 @@ def train(run: RunDir, *, resume: bool) -> None:
         if main:
             cut_student(run, recipe, plan)
         accelerator.wait_for_everyone()
+        heartbeat.beat(0, "reading the rows of evaluation")
+        watch = make_watch(recipe, plan, make_scorer(run, recipe, plan, accelerator))
         with StopRequests() as stop:
             heartbeat.beat(0, "loading")
             trackers = Trackers(run, recipe, main=main)
-            around = Surroundings(saving, progress, heartbeat, stop, trackers)
+            around = Surroundings(saving, progress, heartbeat, stop, trackers, watch)
             loop = make_loop(run, recipe, plan, accelerator, around)
             heartbeat.beat(0, "loading the checkpoint")
             first = saving.load(found, loop.models) if found else 0
+            if watch and found:
+                go_on_watching(run, watch, found, accelerator)
             try:
                 with trackers.running(first):
                     loop.train(first)
@@ -80,7 +94,23 @@ def train(run: RunDir, *, resume: bool) -> None:
                 raise
             heartbeat.beat(plan.steps, "saving the final model")
             save_final(loop)
+            if main and watch and (told := told_best(run, watch)):
+                notice(f"{plan.name}: {told}")
     leave_process_group()
+
+
+def make_watch(recipe: Recipe, plan: Plan, scorer: Scorer | None) -> Watch | None:
+    """What knows when the student is scored, and the best step."""
+    during = recipe.evaluation.during_training
+    return Watch(scorer, during.every, plan.steps) if during and scorer else None
+
+
+def go_on_watching(run: RunDir, watch: Watch, found: Checkpoint, accelerator: Accelerator) -> None:
+    """Know the best step that a checkpoint knew."""
+    if why := watch.go_on(run, checkpoints.facts(found).get("evaluation")):
+        accelerator.print(why)
+    if accelerator.is_main_process and told_best(run, watch) is None:
+        run.best.unlink(missing_ok=True)
 
 
 def save_final(loop: Loop) -> None:
@@ -101,12 +131,12 @@ def save_final(loop: Loop) -> None:
     accelerator.wait_for_everyone()
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], make_scorer: MakeScorer) -> int:
     """Exit code of one process. The reason of a failure goes to stderr and, below the code, to logs/rank-N.log."""
     run = RunDir(Path(arguments[0]))
     torch.set_float32_matmul_precision("highest")
     try:
-        train(run, resume="--resume" in arguments)
+        train(run, make_scorer, resume="--resume" in arguments)
     except DudiError as error:
         return _report(run, str(error), error.exit_code)
     except torch.OutOfMemoryError as error:

@@ -122,8 +122,8 @@ def test_extra_keys_join_what_is_compiled() -> None:
 
 
 def test_one_process_is_started_directly_and_several_by_torchrun() -> None:
-    assert launch_command(1, "/out/x", resume=False) == ["-m", "dudi_kit.train", "/out/x"]
-    assert launch_command(1, "/out/x", resume=True) == ["-m", "dudi_kit.train", "/out/x", "--resume"]
+    assert launch_command(1, "/out/x", resume=False) == ["-m", "dudi_kit.pipeline.worker", "/out/x"]
+    assert launch_command(1, "/out/x", resume=True) == ["-m", "dudi_kit.pipeline.worker", "/out/x", "--resume"]
     several = launch_command(4, "/out/x", resume=True)
     assert several[:4] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
-    assert several[4:] == ["-m", "dudi_kit.train", "/out/x", "--resume"]
+    assert several[4:] == ["-m", "dudi_kit.pipeline.worker", "/out/x", "--resume"]

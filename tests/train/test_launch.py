@@ -218,11 +218,11 @@ def test_reports_of_an_earlier_run_are_gone(monkeypatch, run):
 
 
 def test_one_process_needs_no_launcher_and_two_get_torchrun():
-    assert launch_command(1, "run", resume=True) == ["-m", "dudi_kit.train", "run", "--resume"]
+    assert launch_command(1, "run", resume=True) == ["-m", "dudi_kit.pipeline.worker", "run", "--resume"]
     two = launch_command(2, "run", resume=False)
     assert two[:2] == ["-m", "torch.distributed.run"]
     assert "--nproc-per-node=2" in two
-    assert two[-3:] == ["-m", "dudi_kit.train", "run"]
+    assert two[-3:] == ["-m", "dudi_kit.pipeline.worker", "run"]
 
 
 # --- the process itself

@@ -11,6 +11,7 @@ from dudi_kit.recipe.checks import (
     adapters,
     data,
     demonstration,
+    during,
     engine,
     files,
     models,
@@ -34,6 +35,7 @@ RULES: tuple[Rule, ...] = (
     *watching.RULES,
     *files.RULES,
     *tasks.RULES,
+    *during.RULES,
 )
 
 

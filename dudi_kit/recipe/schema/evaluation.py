@@ -10,6 +10,8 @@ from dudi_kit.recipe.schema.task import Mode, Scoring, ShotCount
 
 Metric = Literal["accuracy", "macro_f1", "chrf"]
 Subject = Literal["teacher", "before", "after"]
+BITS = "bits per byte"
+"""Stands where a task's name would; no task can be called so."""
 
 
 class Task(Strict):
@@ -58,6 +60,30 @@ AnyTask = Annotated[
 ]
 
 
+class DuringTraining(Strict):
+    """Scores of the student while it trains, on the same few rows every time: before the first step, every so many
+    steps, and after the last one. They change nothing of what is learned."""
+
+    every: Count
+    """Optimizer steps between two scorings."""
+
+    limit: Count = 16
+    """Rows of each task and language, and held-out rows of each language: a fixed draw in which every label keeps its
+    share."""
+
+    tasks: list[Name] | None = None
+    """Only these of `evaluation.tasks`; default: all of them. Held-out text is always measured."""
+
+    best: Text | None = None
+    """The score that picks the best step, whose checkpoint is kept: `bits per byte`, or the name of a task, whose mean
+    over its languages is taken. Default: `bits per byte` where there is held-out text, which moves smoothly where a
+    weak student's right answers come by chance; else the only task. Rows that pick a step are no fair test of it any
+    more."""
+
+    final: Literal["last", "best"] = "last"
+    """Which step becomes the final model, of those after the first."""
+
+
 class Evaluation(Strict):
     """What is measured after training: bits per byte on `data.held_out`, and these tasks."""
 
@@ -75,6 +101,9 @@ class Evaluation(Strict):
 
     models: list[Subject] = Field(default=["teacher", "before", "after"])
     """Which models answer: the teacher, the student before distillation (the cold start) and after."""
+
+    during_training: DuringTraining | None = None
+    """Scores while it trains. Default: none."""
 
     batch_size: Count = 32
     """Rows generated at a time; also where a teacher is asked before training."""

@@ -1,4 +1,7 @@
-"""`python -m dudi_kit.train RUN_DIR [--resume]`: one training process of a planned run directory."""
+"""`python -m dudi_kit.pipeline.worker RUN_DIR [--resume]`: one training process of a planned run directory.
+
+The room of training may not know that of evaluation: who scores the student while it trains is handed in here.
+"""
 
 import os
 import signal
@@ -13,11 +16,12 @@ if __name__ == "__main__":
         die_with_launcher()
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # until there is something to save
         hush()
+        from dudi_kit.pipeline.during import make_scorer
         from dudi_kit.train.stopping import ASKING
         from dudi_kit.train.worker import main
     except KeyboardInterrupt:  # while torch is imported, which takes seconds
         sys.exit(Exit.INTERRUPTED)
-    code = main(sys.argv[1:])
+    code = main(sys.argv[1:], make_scorer)
     for asking in ASKING:  # the libraries take a while to tidy up, and a launcher may ask once more
         if signal.getsignal(asking) is not signal.SIG_IGN:
             signal.signal(asking, lambda *_: os._exit(code))
