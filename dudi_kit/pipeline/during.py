@@ -16,6 +16,7 @@ from dudi_kit.train.during import Scorer
 
 if TYPE_CHECKING:
     from dudi_kit.evaluate.during import Drawn
+    from dudi_kit.pipeline.benchmarks import EvaluationData
 
 
 def make_scorer(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator) -> Scorer | None:
@@ -41,11 +42,18 @@ def make_scorer(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerato
 
 def drawn_rows(recipe: Recipe) -> "Drawn":
     """The rows that are asked every time; says what has none."""
-    from dudi_kit.evaluate.during import draw
     from dudi_kit.pipeline.benchmarks import evaluation_data
 
-    during = recipe.evaluation.during_training
-    assert during is not None, "asked for"
     evaluation = recipe.evaluation.model_copy(update={"tasks": tasks_during_training(recipe)})
-    data = evaluation_data(recipe.model_copy(update={"evaluation": evaluation}), Ledger())
-    return draw(data.tasks, data.named, data.held_out, limit=during.limit, seed=evaluation.seed)
+    return drawn_from(recipe, evaluation_data(recipe.model_copy(update={"evaluation": evaluation}), Ledger()))
+
+
+def drawn_from(recipe: Recipe, data: "EvaluationData") -> "Drawn":
+    """The same of rows that were read. DataError: too few rows to show all labels."""
+    from dudi_kit.evaluate.during import draw
+
+    during, wanted = recipe.evaluation.during_training, tasks_during_training(recipe)
+    assert during is not None, "asked for"
+    tasks = {name: one for name, one in data.tasks.items() if name in wanted}
+    named = {name: one for name, one in data.named.items() if name in wanted}
+    return draw(tasks, named, data.held_out, limit=during.limit, seed=recipe.evaluation.seed)

@@ -15,6 +15,7 @@ from dudi_kit.errors import DataError, ModelError, RecipeError, WorkerFailed
 from dudi_kit.pipeline.answers import asked_of, keep_asked, settled
 from dudi_kit.pipeline.benchmarks import evaluation_data
 from dudi_kit.pipeline.contamination import check_contamination
+from dudi_kit.pipeline.during import drawn_from
 from dudi_kit.pipeline.legs import leg
 from dudi_kit.pipeline.lock import pins_of, require_untouched
 from dudi_kit.pipeline.scoring import require_trained, score_models, show_scores
@@ -203,6 +204,8 @@ def _train_chain(
         for needed, chosen in choices:
             _check(needed, chosen)
         asked = evaluation_data(stage.recipe, Ledger())  # read once now: a typo there must not cost a training
+        if stage.recipe.evaluation.during_training:
+            drawn_from(stage.recipe, asked)
         if fail_on_contamination:
             check_contamination(stage, asked, fail=True)
         with ExitStack() as undo:

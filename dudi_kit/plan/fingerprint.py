@@ -80,6 +80,7 @@ PACKAGES = (
 def parts(recipe: Recipe, dependencies: Mapping[str, str]) -> dict[str, Any]:
     """All that the result depends on: settings, content hashes and the hashes of the stages that are built first."""
     settings = json.loads(resolved_json(recipe))
+    picked_by = _picking_the_final(settings)
     for path in (*WATCHING, *REPLACED):
         drop(settings, path)
     return {
@@ -87,7 +88,21 @@ def parts(recipe: Recipe, dependencies: Mapping[str, str]) -> dict[str, Any]:
         "settings": _with_contents(settings),
         "verbalizer": _shipped_words(recipe),
         "dependencies": dict(sorted(dependencies.items())),
+        **picked_by,
     }
+
+
+def _picking_the_final(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides which step becomes the final model, where that is not the last one: then it is no mere watching."""
+    evaluation = settings["evaluation"]
+    during = evaluation["during_training"]
+    if during is None or during["final"] == "last":
+        return {}
+    names = evaluation["tasks"] if during["tasks"] is None else during["tasks"]
+    chosen = {name: evaluation["tasks"][name] for name in names}
+    kept = {key: evaluation[key] for key in ("during_training", "data_home", "seahelm_home", "seed")}
+    watched = {"evaluation": kept | {"tasks": chosen}, "data": {"held_out": settings["data"]["held_out"]}}
+    return {"final": _with_contents(watched)}
 
 
 def _shipped_words(recipe: Recipe) -> dict[str, str]:

@@ -54,8 +54,8 @@ def scoring_notices(recipe: Recipe, steps: int) -> Iterator[str]:
         return
     if during.every > steps:
         yield (
-            f"evaluation.during_training.every: {during.every:,} is more than the run's {steps:,} steps; the student is "
-            "scored before the first and after the last only"
+            f"evaluation.during_training.every: {during.every:,} is more than the run's {steps:,} steps; the student "
+            "is scored before the first and after the last only"
         )
     scorings = 1 + -(-steps // during.every)
     asked = " and ".join([*([BITS] if recipe.data.held_out else []), *tasks_during_training(recipe)])

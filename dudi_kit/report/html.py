@@ -11,9 +11,17 @@ from markupsafe import Markup
 from dudi_kit.evaluate.scores import BITS
 from dudi_kit.report.benchmarks import competency_cells, coverage_names, language_means, weak_rows
 from dudi_kit.report.compare import compare, number, without_table
+from dudi_kit.report.during import course_of
 from dudi_kit.report.facts import headline, spikes
 from dudi_kit.report.maps import competency_map, language_radar
-from dudi_kit.report.plots import language_curves, loss_curves, measure_curves, score_bars, transfer_curves
+from dudi_kit.report.plots import (
+    language_curves,
+    loss_curves,
+    measure_curves,
+    score_bars,
+    score_curves,
+    transfer_curves,
+)
 from dudi_kit.report.pruning import HEADS, LEGEND, kept, pruned_rows
 from dudi_kit.report.read import SUBJECTS, RunFiles, keys_at
 from dudi_kit.report.samples import Sample, pick_rollouts, pick_samples, shorten
@@ -65,6 +73,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "curves": _svg(loss_curves(run.steps)),
         "spikes": spikes(run.steps),
         "measures": _svg(measure_curves(run.steps)),
+        "during": _during(run),
         "language_curves": _language_curves(run),
         "transfer": [(table, _svg(transfer_curves(run.steps, table.signal))) for table in transfer_tables(run.steps)],
         "coverage": coverage(run.steps),
@@ -88,6 +97,18 @@ def _pruning(run: RunFiles) -> dict[str, Any] | None:
     if planned is None:
         return None
     return {"kept": kept(planned), "heads": HEADS, "legend": LEGEND, "rows": pruned_rows(planned), "planned": planned}
+
+
+def _during(run: RunFiles) -> dict[str, Any] | None:
+    """The section on scores during training; None where none were taken."""
+    course = course_of(run.steps)
+    if course is None:
+        return None
+    scores = [
+        (score, _svg(score_curves(course.steps, score.path, course.best)) if i < MOST_PICTURES else None)
+        for i, score in enumerate(course.scores)
+    ]
+    return {"course": course, "scores": scores}
 
 
 def _named(run: RunFiles) -> dict[str, Any] | None:

@@ -97,7 +97,15 @@ def transfer_curves(steps: list[dict[str, Any]], signal: str) -> str | None:
     return _by_language(steps, (*path, "by_language"), series(steps, *path, "all"))
 
 
-def _by_language(steps: list[dict[str, Any]], path: tuple[str, ...], overall: Points) -> str | None:
+@styled
+def score_curves(steps: list[dict[str, Any]], path: tuple[str, ...], best: int | None) -> str | None:
+    """One score while the student trained: a panel for each language, as above, the best step as a dotted line."""
+    return _by_language(steps, (*path, "by_language"), series(steps, *path, "all"), marked=best)
+
+
+def _by_language(
+    steps: list[dict[str, Any]], path: tuple[str, ...], overall: Points, marked: int | None = None
+) -> str | None:
     curves = {language: series(steps, *path, language) for language in sorted(keys_at(steps, *path))}
     shown = {language: points for language, points in curves.items() if points}
     if not shown:
@@ -107,6 +115,8 @@ def _by_language(steps: list[dict[str, Any]], path: tuple[str, ...], overall: Po
         if overall:
             axis.plot(*zip(*thinned(overall), strict=True), color=GREY, linestyle="--", linewidth=1)
         _curve(axis, points)
+        if marked is not None:
+            axis.axvline(marked, color=DARK, linestyle=":", linewidth=1)
         name = LANGUAGES[language].name if language in LANGUAGES else ""
         axis.set_title(f"{language} {name}", loc="left", parse_math=False)
     return svg_of(figure)

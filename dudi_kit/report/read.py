@@ -140,7 +140,8 @@ def _ledger(path: Path) -> dict[str, dict[str, int]]:
 
 
 def _read_steps(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl by step; of a step written twice (killed, then resumed) the later line counts."""
+    """Lines of metrics.jsonl by step: its losses, and what the student scored after it. Of a step written twice
+    (killed, then resumed) the later line counts."""
     steps: dict[int, dict[str, Any]] = {}
     bad: list[int] = []
     lines = path.read_text("utf-8", errors="replace").splitlines()
@@ -149,7 +150,7 @@ def _read_steps(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         if step is None:
             bad.append(number)
         else:
-            steps[step["step"]] = step
+            steps[step["step"]] = steps.get(step["step"], {}) | step
     if bad == [len(lines)]:
         notes.append(
             f"metrics.jsonl: the last line is cut off (the run was killed?); {len(lines) - 1:,} lines were read"

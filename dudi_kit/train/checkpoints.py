@@ -65,7 +65,7 @@ def publish(
         write_json(partial / MANIFEST, facts | {"step": step, "files": files})
         for path in (partial, *partial.rglob("*")):
             _flush(path)
-        fault = _fault(partial)
+        fault = fault_in(partial)
         if fault is not None:
             raise OSError(errno.EIO, f"{fault}, read back after it was written; the disk may be failing")
         shutil.rmtree(final, ignore_errors=True)
@@ -84,29 +84,14 @@ def latest(run: RunDir) -> tuple[Checkpoint | None, list[str]]:
     """The newest complete checkpoint, and why newer ones were passed over."""
     skipped: list[str] = []
     for folder in reversed(_by_age(run)):
-        fault = _fault(folder)
+        fault = fault_in(folder)
         if fault is None:
             return Checkpoint(folder, _step_of(folder)), skipped
         skipped.append(f"{folder.name}: {fault}")
     return None, skipped
 
 
-def forget_after(run: RunDir, step: int) -> None:
-    """Remove what lies beyond the step that a run goes on from: damaged checkpoints must not push out the new ones."""
-    for folder in _by_age(run):
-        if _step_of(folder) > step:
-            shutil.rmtree(folder)
-    for partial in run.checkpoints.glob(".step-*.partial"):
-        shutil.rmtree(partial)
-
-
-def facts(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What was written beside the weights: lock, processes, …"""
-    described: dict[str, Any] = json.loads((checkpoint.path / MANIFEST).read_text(encoding="utf-8"))
-    return described
-
-
-def _fault(folder: Path) -> str | None:
+def fault_in(folder: Path) -> str | None:
     """What is wrong with a checkpoint folder, if anything."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"].items()
@@ -119,6 +104,26 @@ def _fault(folder: Path) -> str | None:
         if _describe(file) != described:
             return f"{name} is damaged: its size or sha256 differs from {MANIFEST}"
     return None
+
+
+def forget_after(run: RunDir, step: int) -> None:
+    """Remove what lies beyond the step that a run goes on from: damaged checkpoints must not push out the new ones."""
+    for folder in _by_age(run):
+        if _step_of(folder) > step:
+            shutil.rmtree(folder)
+    for partial in run.checkpoints.glob(".step-*.partial"):
+        shutil.rmtree(partial)
+
+
+def copy_model(checkpoint: Path, to: Path) -> None:
+    """The transformers folder that a checkpoint is, without what only a resumed run needs."""
+    shutil.copytree(checkpoint, to, ignore=shutil.ignore_patterns("state", MANIFEST))
+
+
+def facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What was written beside the weights: lock, processes, …"""
+    described: dict[str, Any] = json.loads((checkpoint.path / MANIFEST).read_text(encoding="utf-8"))
+    return described
 
 
 def _describe(file: Path) -> dict[str, Any]:

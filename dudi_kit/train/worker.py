@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from dudi_kit.console import notice
-from dudi_kit.errors import DudiError, EnvironmentLack, Exit, Interrupted
+from dudi_kit.errors import DudiError, EnvironmentLack, Exit, Interrupted, RunDirectoryError
 from dudi_kit.plan.claim import sole_trainer
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.schema import Plan, read_plan
@@ -115,20 +115,45 @@ def go_on_watching(run: RunDir, watch: Watch, found: Checkpoint, accelerator: Ac
 
 def save_final(loop: Loop) -> None:
     """Write `final/` as a transformers folder: it appears whole, and its being there means that training is done."""
-    accelerator, run, engine = loop.accelerator, loop.run, loop.models.student
+    accelerator, run = loop.accelerator, loop.run
     accelerator.wait_for_everyone()
     main, unfinished = accelerator.is_main_process, run.path / ".final.partial"
-    weights = gathered(engine, "weights", keep=main)
     if main:
         shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        write_student(unfinished, run, engine, weights, main=main)
+        _write_final(loop, unfinished)
         if main:
             unfinished.replace(run.final)
     except (OSError, SafetensorError) as error:  # the latter is what a full disk raises in safetensors
         reason = getattr(error, "strerror", None) or error
         raise EnvironmentLack(f"can't write {run.final}: {reason}. Free some space and --resume.") from error
     accelerator.wait_for_everyone()
+
+
+def _write_final(loop: Loop, folder: Path) -> None:
+    """The student after the last step, or after the best one where the recipe wants that. Every process calls it."""
+    main, run, engine = loop.accelerator.is_main_process, loop.run, loop.models.student
+    best = best_before_last(loop, say=notice if main else lambda _: None)
+    if best is None:
+        write_student(folder, run, engine, gathered(engine, "weights", keep=main), main=main)
+    elif main:
+        if fault := checkpoints.fault_in(best):
+            raise RunDirectoryError(
+                f"the best step can't become the final model: {best}: {fault}. Remove that folder and go on with "
+                "--resume: the best of the steps after the newest checkpoint is taken."
+            )
+        checkpoints.copy_model(best, folder)
+
+
+def best_before_last(loop: Loop, say: Callable[[str], None]) -> Path | None:
+    """The checkpoint that is to become the final model; None where that is the student as it is now."""
+    during, watch = loop.recipe.evaluation.during_training, loop.around.watch
+    if during is None or watch is None or during.final == "last":
+        return None
+    if watch.best is None:
+        say(f"no step has a {watch.scorer.best} of all its languages: the final model is the last step's")
+        return None
+    return None if watch.best.step == watch.steps else loop.run.checkpoints / f"step-{watch.best.step}"
 
 
 def main(arguments: list[str], make_scorer: MakeScorer) -> int:

@@ -11,6 +11,17 @@ from tests.train.bench import Bench
 
 GREEDY = {"rollouts__temperature": "0"}
 MEASURED = {"training__gradient_norms_every": "1"}
+HELD_OUT = {"data__held_out": "{rows: {path: ./rows.jsonl, language: {column: language}}}"}
+SAYING = "say: {data: {path: ./rows.jsonl, language: {column: language}}, metrics: [chrf], max_new_tokens: 8}"
+DROPOUT = {
+    "student__adapter": "{rank: 4, alpha: 64, dropout: 0.2}",
+    "training__steps": "6",
+    "training__learning_rate": "1e-2",
+    "training__checkpoint_every": "4",
+    "training__keep_checkpoints": "1",
+}
+SCORED = HELD_OUT | {"evaluation": f"{{tasks: {{{SAYING}}}, during_training: {{every: 2, limit: 4}}}}"}
+BEST = HELD_OUT | {"evaluation": f"{{tasks: {{{SAYING}}}, during_training: {{every: 1, limit: 4, final: best}}}}"}
 ALIGNED = {"teacher__model": "./foreigner", "verbalizer__vocabulary__mapping": "align"}
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -83,6 +94,18 @@ RUNS: dict[str, dict[str, Any]] = {
         "student__adapter": "{rank: 4, alpha: 64, quantization: nf4}",
         "training__precision": "bf16",
         "training__steps": "2",
+    },
+    # scored while they train, and not; dropout draws random numbers in every step
+    "six-dropout": DROPOUT,
+    "six-dropout-scored": DROPOUT | SCORED,
+    "two-zero3-best": {
+        "processes": 2,
+        "deepspeed__stage": "3",
+        **DROPOUT,
+        **BEST,
+        "training__steps": "2",  # too far, and the second one farther
+        "training__learning_rate": "0.3",
+        "training__schedule": "constant",
     },
     # for the tests of resuming
     "six-bf16": {

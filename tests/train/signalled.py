@@ -1,7 +1,7 @@
 """A training process that is sent SIGTERM in a given moment: `python -m tests.train.signalled RUN MOMENT STEP`.
 
-MOMENT is `generation` (between two tokens), `backward` (before the gradient of a micro-batch) or `save` (between the
-files and the manifest). The process is asked to stop as by `docker stop`; all else is the real thing.
+MOMENT is `generation` (between two tokens), `backward` (before the gradient of a micro-batch), `save` (between the
+files and the manifest) or `evaluation` (as the student is asked; STEP counts the scorings). The process is asked to stop as by `docker stop`; all else is the real thing.
 """
 
 import os
@@ -9,6 +9,8 @@ import signal
 import sys
 from typing import Any
 
+from dudi_kit.evaluate import during
+from dudi_kit.pipeline.during import make_scorer
 from dudi_kit.train import checkpoints, loop, rollouts, worker
 
 
@@ -53,7 +55,21 @@ def in_save(step: int) -> None:
     checkpoints.publish = publish
 
 
+def in_evaluation(scoring: int) -> None:
+    real, scorings = during.answer_task, [0]
+
+    def answer(*arguments: Any) -> Any:
+        scorings[0] += 1
+        if scorings[0] == scoring:
+            ask()
+        return real(*arguments)
+
+    during.answer_task = answer
+
+
+MOMENTS = {"generation": in_generation, "backward": in_backward, "save": in_save, "evaluation": in_evaluation}
+
 if __name__ == "__main__":
     folder, moment, number, *options = sys.argv[1:]
-    {"generation": in_generation, "backward": in_backward, "save": in_save}[moment](int(number))
-    sys.exit(worker.main([folder, *options]))
+    MOMENTS[moment](int(number))
+    sys.exit(worker.main([folder, *options], make_scorer))

@@ -24,12 +24,12 @@ def run(tmp_path: Path) -> RunDir:
     return RunDir(tmp_path / "run")
 
 
-def save(run: RunDir, step: int, *, keep: int = 10) -> Path:
+def save(run: RunDir, step: int, *, keep: int = 10, best: int | None = None) -> Path:
     """A checkpoint of two files, one in a folder."""
     partial = partial_folder(run, step)
     (partial / "state" / "weights.safetensors").write_bytes(bytes([step]) * 100)
     (partial / "config.json").write_bytes(b"reference")
-    return publish(run, partial, step, {"lock": "abc", "processes": 2}, keep).path
+    return publish(run, partial, step, {"lock": "abc", "processes": 2}, keep, best).path
 
 
 def flip_a_bit(folder: Path) -> None:
@@ -129,6 +129,20 @@ def test_only_the_newest_are_kept(run):
     for step in (2, 4, 10):
         save(run, step, keep=2)
     assert sorted(folder.name for folder in run.checkpoints.iterdir()) == ["step-10", "step-4"]
+
+
+def test_the_best_step_outlives_newer_ones_until_a_better_one_comes(run):
+    def there(step: int, best: int) -> list[str]:
+        save(run, step, keep=1, best=best)
+        return sorted(folder.name for folder in run.checkpoints.iterdir())
+
+    assert [there(*at) for at in [(2, 2), (4, 2), (6, 2)]] == [["step-2"], ["step-2", "step-4"], ["step-2", "step-6"]]
+    assert there(8, 8) == ["step-8"]
+
+
+def test_a_copied_model_has_nothing_of_the_run_s_state(run, tmp_path):
+    checkpoints.copy_model(save(run, 2), tmp_path / "final")
+    assert [file.name for file in (tmp_path / "final").iterdir()] == ["config.json"]
 
 
 def test_older_ones_go_only_after_the_new_one_is_whole(run, monkeypatch):

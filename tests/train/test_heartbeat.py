@@ -87,6 +87,17 @@ def test_the_verdict(ranks, said):
     assert said in verdict(ranks, now=100, timeout=90)
 
 
+def test_who_tells_how_far_it_is_gets_on_and_is_not_ahead_of_the_others(tmp_path):
+    one = seen(9, moved=10, lived=10)
+    heartbeat = Heartbeat(tmp_path, 0, 1, timeout=60, stalled=print)
+    heartbeat.beat(7, "evaluation")
+    before = heartbeat._mine
+    heartbeat.tell("say: 4 of 8 rows")
+    assert heartbeat._mine == before._replace(stage="say: 4 of 8 rows")
+    one.update(one.beat._replace(stage="say: 4 of 8 rows"), now=100)
+    assert one.moved == 100
+
+
 def test_who_was_stopped_itself_does_not_judge_by_that_time(tmp_path):
     one = seen(9, moved=10, lived=10)
     one.excuse(80)

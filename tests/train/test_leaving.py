@@ -35,7 +35,7 @@ class LeftInItsSecondStep(Loop):
 
 
 def test_a_step_that_was_left_draws_the_same_again_when_it_is_resumed() -> None:
-    surroundings = SimpleNamespace(progress=lambda *_: None, stop=SimpleNamespace(asked=None))
+    surroundings = SimpleNamespace(progress=lambda *_: None, stop=SimpleNamespace(asked=None), watch=None)
     loop = LeftInItsSecondStep.__new__(LeftInItsSecondStep)
     loop.accelerator = SimpleNamespace(is_main_process=False)
     loop.plan, loop.around, loop.window = SimpleNamespace(steps=9), surroundings, None

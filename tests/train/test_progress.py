@@ -29,3 +29,20 @@ def test_without_spikes_nothing_is_said_of_them(capsys):
     with training_progress(PLAN, show=True) as report:
         report(10, line(10))
     assert "spike" not in "".join(capsys.readouterr())
+
+
+def test_scores_stand_in_a_line_of_their_own_with_what_is_missing(capsys):
+    scores = {
+        "bits_per_byte": {"all": 0.3141, "by_language": {"id": 0.3141}},
+        "tasks": {"topic": {"accuracy": {"all": 25.0, "by_language": {"th": 25.0}}, "macro_f1": {"all": 20.0}}},
+        "missing": {"topic": {"lo": "no rows"}},
+        "best": {"by": "bits per byte", "step": 20, "value": 0.3141},
+    }
+    with training_progress(PLAN, show=True) as report:
+        report(20, {"step": 20, "evaluation": scores})
+        report(30, {"step": 30, "evaluation": scores})
+        report(30, {"step": 30, "evaluation": {"tasks": {}, "missing": {"topic": {"lo": "no rows", "th": "no rows"}}}})
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first == "small  step 20/30  bits per byte 0.314  topic 25.000  (1 missing)  best so far"
+    assert second == "small  step 30/30  bits per byte 0.314  topic 25.000  (1 missing)"
+    assert third == "small  step 30/30  nothing could be scored  (2 missing)"

@@ -76,6 +76,8 @@ def test_a_resumed_run_flags_what_the_uninterrupted_one_does(tmp_path):
     expected = [whole.look(each) for each in lines]
     file = tmp_path / "metrics.jsonl"
     file.write_text("".join(json.dumps(each) + "\n" for each in lines[:30]))
+    with file.open("a") as opened:
+        opened.write(json.dumps({"step": 30, "evaluation": {"bits_per_byte": {"all": 99.0}}}) + "\n")
     resumed = Spikes()
     resumed.remember(file)
     assert [resumed.look(each) for each in lines[30:]] == expected[30:]
