@@ -56,6 +56,7 @@ CODES: dict[str, Kind] = {
     # Fields together
     "duplicate": Kind("The same thing twice", "Keep one."),
     "exclusive": Kind("Keys that exclude each other", "Remove one of them."),
+    "needs-best": Kind("Several scores, and none picks the best step", "Name one of them as `best`."),
     "needs-english": Kind("A demonstration without its English rows", "Say where they are, or show something else."),
     "needs-folder": Kind("Something that is written to no folder", "Name the folder."),
     "needs-key": Kind("Rows of two files, and nothing that joins them", "Name the column that both have as `key`."),
@@ -70,7 +71,9 @@ CODES: dict[str, Kind] = {
     "not-here": Kind("A key that does not belong here", "Remove it."),
     "not-divisible": Kind("Numbers that don't divide", "Choose a multiple, or a divisor."),
     "not-together": Kind("Settings that contradict each other", "Choose one of them."),
+    "not-scored": Kind("A task or score that the recipe does not have", "Name one of those that are offered."),
     "nothing-to-do": Kind("A recipe that would do nothing", "Give something a weight."),
+    "too-few": Kind("Fewer rows than labels", "Raise the limit, or leave the task out."),
     "too-long": Kind("More tokens than fit", "Lower the one or raise the other."),
     "unknown-engine-key": Kind("A key that DeepSpeed does not have", "Take the spelling that is offered."),
     "unpinned": Kind("A reference that moves", "Name a commit or a tag as its `revision`."),

@@ -304,6 +304,23 @@ def test_rows_that_all_fall_out_leave_nothing_to_train_on(tmp_path: Path) -> Non
         planned(file)
 
 
+def test_scoring_while_it_trains_is_told_and_has_its_place_on_the_disk(tmp_path: Path) -> None:
+    held_out = {"rows": {"path": "rows.jsonl", "language": {"column": "language"}}}
+    during = {"evaluation": {"during_training": {"every": 9, "limit": 3}}, "data__held_out": held_out}
+    plan, _, _ = planned(write_chain(tmp_path, **during))
+    told = [notice for notice in plan.notices if notice.startswith("evaluation.during_training")]
+    assert told == [
+        "evaluation.during_training.every: 9 is more than the run's 2 steps; the student is scored before the first "
+        "and after the last only",
+        "evaluation.during_training: 2 scorings of bits per byte, at most 3 rows of a language each; bits per byte "
+        "picks the best step, and the final model is the last one's",
+    ]
+    (tmp_path / "unscored").mkdir()
+    unscored, _, _ = planned(write_chain(tmp_path / "unscored"))
+    assert unscored.disk.checkpoints == 1
+    assert plan.disk.checkpoints == 4  # the newest two, the best, and the one that is being written
+
+
 def test_skipped_and_cut_rows_stand_in_the_notices_by_language(tmp_path: Path) -> None:
     file = with_models(tmp_path, data__on_too_long="skip", data__on_bad_row="skip")
     write_rows(tmp_path / "rows.jsonl", [*ROWS, ROWS[1] | {"response": ""}, ROWS[0] | {"response": "ya " * 300}])

@@ -47,6 +47,7 @@ def lock(folder: Path, recipe: dict[str, Any] = BASE) -> str:
         {"output": {"folder": "elsewhere"}},
         {"evaluation": {"tasks": {"t": {"data": {"builtin": "test"}}}, "batch_size": 3}},
         {"data__held_out": {"rows": {"builtin": "test"}}},
+        {"evaluation": {"during_training": {"every": 5, "limit": 3}}},
         {"training__checkpoint_every": 1},
         {"training__keep_checkpoints": 9},
         {"training__log_every": 7},
@@ -97,6 +98,32 @@ def test_held_out_rows_and_files_that_the_recipe_does_not_name_leave_the_lock(fo
     write_rows(folder / "held.jsonl", ROWS[:2])
     (folder / "notes.txt").write_text("x")
     assert lock(folder) == before
+
+
+BEST = changed(BASE, evaluation={"during_training": {"every": 5, "final": "best"}})
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        ({"evaluation": {"during_training": {"every": 6, "final": "best"}}}, True),
+        ({"evaluation": {"during_training": {"every": 5, "limit": 9, "final": "best"}}}, True),
+        ({"evaluation": {"during_training": {"every": 5, "final": "best"}, "seed": 1}}, True),
+        ({"evaluation": {"during_training": {"every": 5, "final": "best"}, "batch_size": 3}}, False),
+    ],
+    ids=str,
+)
+def test_what_picks_the_final_model_counts_where_that_is_not_the_last_step(
+    folder: Path, change: dict[str, Any], counts: bool
+) -> None:
+    assert lock(folder, BEST) != lock(folder)
+    assert (lock(folder, changed(BASE, **change)) != lock(folder, BEST)) == counts
+
+
+def test_the_rows_that_pick_the_final_model_count(folder: Path) -> None:
+    before = lock(folder, BEST)
+    write_rows(folder / "held.jsonl", ROWS[:2])
+    assert lock(folder, BEST) != before
 
 
 def test_a_moved_folder_keeps_its_lock(folder: Path, tmp_path: Path) -> None:

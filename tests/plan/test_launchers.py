@@ -16,7 +16,8 @@ TWO = parse_hardware("2x8xH100-80G", processes=None)
 def test_each_launcher_starts_our_module_once_for_each_gpu() -> None:
     assert launchers("out/my run", ONE) == {
         "torchrun": "torchrun --standalone --nproc-per-node=2 -m dudi_kit.pipeline.worker 'out/my run' --resume",
-        "accelerate": "accelerate launch --use_deepspeed --num_processes 2 -m dudi_kit.pipeline.worker 'out/my run' --resume",
+        "accelerate": "accelerate launch --use_deepspeed --num_processes 2 "
+        "-m dudi_kit.pipeline.worker 'out/my run' --resume",
         "deepspeed": "deepspeed --num_gpus 2 --no_local_rank --module dudi_kit.pipeline.worker 'out/my run' --resume",
     }
 

@@ -112,6 +112,7 @@ BEYOND_A_SCHEMA = {
     *(
         "duplicate",
         "exclusive",
+        "needs-best",
         "needs-data",
         "needs-english",
         "needs-examples",
@@ -124,7 +125,8 @@ BEYOND_A_SCHEMA = {
         "needs-versions",
         "no-effect",
     ),
-    *("not-divisible", "not-here", "not-together", "nothing-to-do", "outside", "too-long", "unknown-engine-key"),
+    *("not-divisible", "not-here", "not-scored", "not-together", "nothing-to-do", "outside", "too-few", "too-long"),
+    "unknown-engine-key",
     # Rules in the words of other tools: hub names, version specifiers.
     *("bad-model-name", "bad-value", "requires"),
 }

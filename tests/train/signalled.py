@@ -1,7 +1,8 @@
 """A training process that is sent SIGTERM in a given moment: `python -m tests.train.signalled RUN MOMENT STEP`.
 
 MOMENT is `generation` (between two tokens), `backward` (before the gradient of a micro-batch), `save` (between the
-files and the manifest) or `evaluation` (as the student is asked; STEP counts the scorings). The process is asked to stop as by `docker stop`; all else is the real thing.
+files and the manifest) or `evaluation` (as the student is asked; STEP counts the scorings). The process is asked to
+stop as by `docker stop`; all else is the real thing.
 """
 
 import os

@@ -27,7 +27,7 @@ def its_tasks_are_there(recipe: Recipe) -> Iterator[Complaint]:
         if name not in known:
             near = nearest(name, known)
             hint = f"did you mean {near!r}?" if near else _offered(known)
-            yield Complaint(where, "bad-choice", f"evaluation.tasks has no {name!r}", hint, (TASKS,))
+            yield Complaint(where, "not-scored", f"evaluation.tasks has no {name!r}", hint, (TASKS,))
         elif name in names[:i]:
             yield Complaint(where, "duplicate", f"{name} named twice", "name each once")
 
@@ -49,12 +49,12 @@ def the_best_is_measured(recipe: Recipe) -> Iterator[Complaint]:
         return
     if during.best is None and best_score(recipe) is None:
         message = "without held-out text, which of the tasks picks the best step has to be said"
-        yield Complaint(PLACE, "missing-key", message, f"add best: {listed(tasks)}", needs, at_key=True)
+        yield Complaint(PLACE, "needs-best", message, f"add best: {listed(tasks)}", needs, at_key=True)
     elif during.best is not None and during.best not in measured:
         lacking = "there is no held-out text" if during.best == BITS else f"no score is called {during.best!r}"
         near = nearest(during.best, measured)
         hint = f"did you mean {near!r}?" if near else f"measured are {', '.join(measured)}"
-        yield Complaint((*PLACE, "best"), "bad-choice", lacking, hint, needs)
+        yield Complaint((*PLACE, "best"), "not-scored", lacking, hint, needs)
 
 
 def every_label_has_a_row(recipe: Recipe) -> Iterator[Complaint]:
@@ -65,7 +65,7 @@ def every_label_has_a_row(recipe: Recipe) -> Iterator[Complaint]:
         if during and during.limit < labels:
             message = f"{during.limit} rows of a language can't show the {labels} labels of {name}"
             hint = f"set it to {labels} or more, or leave {name} out of its tasks"
-            yield Complaint((*PLACE, "limit"), "out-of-range", message, hint, ((*TASKS, name),))
+            yield Complaint((*PLACE, "limit"), "too-few", message, hint, ((*TASKS, name),))
 
 
 def _most_labels(use: NamedTask) -> int:
