@@ -103,16 +103,15 @@ class Watch:
         """Remember what was scored after `done` steps: the line of metrics.jsonl, and whether it is the best so far. Of
         equal steps the first one is."""
         self.scored = done
+        better = Best(done, scores.value) if scores.value is not None and self._is_better(scores.value) else None
         if done == 0:
-            self.start = scores.value
-        is_best = done > 0 and scores.value is not None and self._is_best(scores.value)
-        if is_best and scores.value is not None:
-            self.best = Best(done, scores.value)
+            self.start, better = scores.value, None
+        self.best = better or self.best
         best = {"best": {"by": self.scorer.best, **asdict(self.best)}} if self.best else {}
         line = {"step": done, "evaluation": scores.line | best | {"seconds": seconds}}
-        return line, Scored(is_best, left=False)
+        return line, Scored(is_best=better is not None, left=False)
 
-    def _is_best(self, value: float) -> bool:
+    def _is_better(self, value: float) -> bool:
         if self.best is None:
             return True
         return value < self.best.value if self.scorer.lower_is_better else value > self.best.value
@@ -143,10 +142,6 @@ class Watch:
             self.best = best
         return None
 
-    def in_words(self, value: float) -> str:
-        """A value of the score that picks the best step."""
-        return f"{self.scorer.best} {value:.4g}"
-
 
 def told_best(run: RunDir, watch: Watch) -> str | None:
     """Write down which step is the best and where it lies, in `checkpoints/best.json`; the same for people."""
@@ -157,7 +152,7 @@ def told_best(run: RunDir, watch: Watch) -> str | None:
     place = str(folder.relative_to(run.path))
     write_json(run.best, {"step": step, "score": watch.scorer.best, "value": value, "folder": place})
     start = f", {watch.start:.4g} before the first step" if watch.start is not None else ""
-    return f"best step {step} of {watch.steps}: {watch.in_words(value)}{start}; it lies in {folder}"
+    return f"best step {step} of {watch.steps}: {watch.scorer.best} {value:.4g}{start}; it lies in {folder}"
 
 
 @contextmanager

@@ -214,6 +214,7 @@ class Loop:
             rank, processes = self.accelerator.process_index, self.plan.processes
             heard = watch.scorer.ask(student, rank, processes, heartbeat.tell)
         if self._asked_to_stop():
+            self.accelerator.print(f"not scored after step {done}: the run is to stop")
             return LEFT
         line, scored = watch.note(done, scored_together(watch.scorer, heard), time.monotonic() - began)
         if self.accelerator.is_main_process:

@@ -121,7 +121,7 @@ def save_final(loop: Loop) -> None:
     if main:
         shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        _write_final(loop, unfinished)
+        write_final(loop, unfinished)
         if main:
             unfinished.replace(run.final)
     except (OSError, SafetensorError) as error:  # the latter is what a full disk raises in safetensors
@@ -130,7 +130,7 @@ def save_final(loop: Loop) -> None:
     accelerator.wait_for_everyone()
 
 
-def _write_final(loop: Loop, folder: Path) -> None:
+def write_final(loop: Loop, folder: Path) -> None:
     """The student after the last step, or after the best one where the recipe wants that. Every process calls it."""
     main, run, engine = loop.accelerator.is_main_process, loop.run, loop.models.student
     best = best_before_last(loop, say=notice if main else lambda _: None)

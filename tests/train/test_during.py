@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from dudi_kit.errors import RunDirectoryError
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.train.during import Best, StepScores, Watch, at_rest, forget_scores, told_best
+from dudi_kit.train.worker import best_before_last, write_final
 
 LOWER: Any = SimpleNamespace(identity="rows", best="bits per byte", lower_is_better=True)
 HIGHER: Any = SimpleNamespace(identity="rows", best="topic", lower_is_better=False)
@@ -94,6 +96,40 @@ def test_where_the_best_step_lies_is_written_down(tmp_path: Any) -> None:
     made.note(45, StepScores({}, 80.0), 0.5)
     assert (told_best(run, made) or "").endswith(f"it lies in {tmp_path}/final")
     assert told_best(run, watch()) is None
+
+
+def loop_of(run: RunDir, made: Watch | None, final: str) -> Any:
+    during = SimpleNamespace(final=final) if made else None
+    return SimpleNamespace(
+        run=run,
+        around=SimpleNamespace(watch=made),
+        recipe=SimpleNamespace(evaluation=SimpleNamespace(during_training=during)),
+    )
+
+
+def test_which_step_becomes_the_final_model(tmp_path: Any) -> None:
+    run, said = RunDir(tmp_path), list[str]()
+
+    def chosen(made: Watch | None, final: str = "best") -> Any:
+        return best_before_last(loop_of(run, made, final), said.append)
+
+    last = Watch(LOWER, every=10, steps=10)
+    last.note(10, StepScores({}, 1.0), 0.5)
+    assert chosen(watch(LOWER, 3.0, 2.0, 2.5)) == run.checkpoints / "step-10"
+    assert [chosen(None), chosen(watch(LOWER, 3.0, 2.0), "last"), chosen(last)] == [None] * 3
+    assert said == []
+    assert chosen(watch(LOWER, 3.0, None)) is None
+    assert said == ["no step has a bits per byte of all its languages: the final model is the last step's"]
+
+
+def test_a_damaged_best_step_does_not_become_the_final_model(tmp_path: Any) -> None:
+    run = RunDir(tmp_path)
+    (run.checkpoints / "step-10").mkdir(parents=True)
+    loop = loop_of(run, watch(LOWER, 3.0, 2.0, 2.5), "best")
+    loop.accelerator, loop.models = SimpleNamespace(is_main_process=True), SimpleNamespace(student=None)
+    with pytest.raises(RunDirectoryError, match=r"the best step can't become the final model: .*manifest\.json"):
+        write_final(loop, tmp_path / "final")
+    assert not run.final.exists()
 
 
 def test_a_scoring_leaves_modes_and_random_numbers_as_they_were() -> None:
