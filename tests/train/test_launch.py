@@ -228,6 +228,10 @@ def test_one_process_needs_no_launcher_and_two_get_torchrun():
 # --- the process itself
 
 
+def nobody(*_: Any) -> None:
+    """Scores no student."""
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -242,7 +246,7 @@ def test_a_process_says_why_it_ends_on_stderr_and_in_its_log(monkeypatch, run, c
 
     monkeypatch.setattr(worker, "train", fail)
     monkeypatch.setenv("RANK", "1")
-    assert worker.main([str(run.path)]) == code
+    assert worker.main([str(run.path)], nobody) == code
     first, _, text = (run.logs / "rank-1.log").read_text().partition("\n")
     assert int(first) == code
     assert text.strip()
@@ -255,7 +259,7 @@ def test_an_interrupted_process_leaves_the_last_word_to_who_started_it(monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(worker, "train", fail)
-    assert worker.main([str(run.path)]) == Exit.INTERRUPTED
+    assert worker.main([str(run.path)], nobody) == Exit.INTERRUPTED
     assert capsys.readouterr().err == ""
 
 
@@ -265,7 +269,7 @@ def test_where_the_log_can_not_be_written_stderr_has_the_reason(monkeypatch, tmp
 
     monkeypatch.setattr(worker, "train", fail)
     (tmp_path / "logs").write_text("a file in the way")
-    assert worker.main([str(tmp_path)]) == Exit.ENVIRONMENT
+    assert worker.main([str(tmp_path)], nobody) == Exit.ENVIRONMENT
     assert "no space" in capsys.readouterr().err
 
 
@@ -285,7 +289,14 @@ def test_a_full_disk_at_the_end_leaves_no_final_model(monkeypatch, run, error):
     monkeypatch.setattr(worker, "gathered", lambda *_, **__: {})
     monkeypatch.setattr(worker, "write_student", write)
     accelerator = SimpleNamespace(wait_for_everyone=lambda: None, is_main_process=True)
-    loop: Any = SimpleNamespace(accelerator=accelerator, run=run, models=SimpleNamespace(student=None))
+    unwatched = SimpleNamespace(evaluation=SimpleNamespace(during_training=None))
+    loop: Any = SimpleNamespace(
+        accelerator=accelerator,
+        run=run,
+        models=SimpleNamespace(student=None),
+        recipe=unwatched,
+        around=SimpleNamespace(watch=None),
+    )
     with pytest.raises(EnvironmentLack, match=r"can't write .*final: .*No space left on device.*--resume"):
         worker.save_final(loop)
     assert not run.complete()
@@ -303,7 +314,7 @@ def test_the_loss_of_another_process_is_no_bug_of_ours(monkeypatch, run, capsys,
         raise error
 
     monkeypatch.setattr(worker, "train", fail)
-    assert worker.main([str(run.path)]) == Exit.ENVIRONMENT
+    assert worker.main([str(run.path)], nobody) == Exit.ENVIRONMENT
     said = capsys.readouterr().err
     assert said.startswith(launch.LOST)
     assert "Traceback" not in said
@@ -329,7 +340,7 @@ def test_that_all_were_stopped_is_said_once(monkeypatch, run, capsys, rank, laun
     monkeypatch.delenv(processes.LAUNCHER, raising=False)
     if launcher:
         monkeypatch.setenv(processes.LAUNCHER, launcher)
-    assert worker.main([str(run.path)]) == Exit.INTERRUPTED
+    assert worker.main([str(run.path)], nobody) == Exit.INTERRUPTED
     assert ("saved after step 7" in capsys.readouterr().err) is heard
     assert (run.logs / f"rank-{rank}.log").read_text().startswith("130\n")
 
@@ -370,5 +381,5 @@ def test_who_ignores_ctrl_c_goes_on_ignoring_it():
 def test_a_run_that_was_killed_after_its_end_is_left_as_it_is(monkeypatch, run, words, capsys):
     (run.final / "part").mkdir(parents=True)
     monkeypatch.setattr(worker, "start_accelerator", lambda *_, **__: pytest.fail("there is nothing left to do"))
-    assert worker.main([str(run.path), *words]) == Exit.OK
+    assert worker.main([str(run.path), *words], nobody) == Exit.OK
     assert "trained already" in capsys.readouterr().err
