@@ -136,7 +136,7 @@ class Worker:
         self.run = run
         words = launch_command(processes, str(run.path), resume=resume)
         if headless:
-            words[words.index("dudi_kit.train")] = "tests.train.headless"
+            words[words.index("dudi_kit.pipeline.worker")] = "tests.train.headless"
         self.log = run.path.with_name(f"{run.path.name}{'.resumed' if resume else ''}.log")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
