@@ -15,20 +15,20 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from transformers import LogitsProcessor, PreTrainedModel
+from transformers import PreTrainedModel
 
 from dudi_kit.console import err, fail, notice
 from dudi_kit.data.asked import Answer, Request, answer_line, read_answers
 from dudi_kit.data.encode import Encoder
 from dudi_kit.errors import DudiError, EnvironmentLack, Exit
 from dudi_kit.evaluate.progress import Advance, rich_track
-from dudi_kit.models.generation import Stops, continue_prompts
+from dudi_kit.models.generation import Choose, Stops, continue_prompts
 from dudi_kit.pipeline.weights import loaded
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.models import context_of, encoder_of
 from dudi_kit.plan.schema import read_plan
 from dudi_kit.recipe.publish import recipe_from_resolved
-from dudi_kit.train.rollouts import DrawByRow, Only, Temperature
+from dudi_kit.train.drawing import Draw, Likeliest, Sayable
 
 
 def ask(run: RunDir, file: Path) -> None:
@@ -79,7 +79,7 @@ def answer_all(
                 [prompts[request] for request in batch],
                 Stops(encoder.stop_ids, encoder.pad_id),
                 max_new_tokens=batch[0].max_new_tokens,
-                processors=[Only(torch.ones(len(encoder.tokenizer), dtype=torch.bool)), *_sampling(batch)],
+                choose=_choice(batch, Sayable(torch.ones(len(encoder.tokenizer), dtype=torch.bool))),
             )
             keep([(r, Answer(encoder.decode(c.ids), c.ended)) for r, c in zip(batch, said, strict=True)])
             progress(len(batch))
@@ -93,15 +93,15 @@ def _alike(requests: Sequence[Request]) -> list[list[Request]]:
     return list(groups.values())
 
 
-def _sampling(batch: Sequence[Request]) -> list[LogitsProcessor]:
-    """Nothing for greedy answers; else each request draws numbers of its own, whatever batch it is in."""
+def _choice(batch: Sequence[Request], sayable: Sayable) -> Choose:
+    """The likeliest piece for greedy answers; else each request draws numbers of its own, whatever batch it is in."""
     if batch[0].temperature == 0:
-        return []
+        return Likeliest(sayable)
     numbers = [
         np.random.default_rng((request.seed & 0xFFFFFFFF, int(request.key[:16], 16))).random(request.max_new_tokens)
         for request in batch
     ]
-    return [Temperature(batch[0].temperature), DrawByRow(torch.from_numpy(np.stack(numbers)))]
+    return Draw(sayable, torch.from_numpy(np.stack(numbers)), temperature=batch[0].temperature)
 
 
 def read_requests(file: Path) -> list[Request]:

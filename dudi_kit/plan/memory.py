@@ -55,8 +55,9 @@ HOLES, LEFT = 0.5, 1.25
 """Of what forward and backward hold in the heap: holes between it while it is there, and what remains of it afterwards,
 which is not given back. Measured on CPU runs (`benchmarks/memory.py`)."""
 
-SAMPLING = 24
-"""Bytes of a logit while a token is drawn from it: fp32 copies of transformers and our processors, a cumulated fp64."""
+SAMPLING = 8
+"""Bytes of a logit while a token is drawn from it: a copy in fp32, and its probability. Where `top_p` has to sort a whole
+vocabulary, which is rare, there are 28 more."""
 
 
 class Estimate(NamedTuple):

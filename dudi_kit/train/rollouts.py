@@ -12,13 +12,13 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, PreTrainedModel, TopPLogitsWarper
+from transformers import PreTrainedModel
 
-from dudi_kit.models.generation import Continuation, Stops, continue_prompts
+from dudi_kit.models.generation import Choose, Continuation, Stops, continue_prompts
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.signals.result import Sums
-from dudi_kit.train.determinism import running_sum
+from dudi_kit.train.drawing import Draw, Likeliest, Sayable
 from dudi_kit.train.metrics import Window
 from dudi_kit.train.step import Pair
 
@@ -52,7 +52,7 @@ class OwnSampler:
         ids beyond its end may not."""
         self.settings = settings
         self.stops = stops
-        self.sayable_V = sayable_V
+        self.sayable = Sayable(sayable_V)
         self.seed = seed
 
     def sample(self, model: PreTrainedModel, rows: Sequence[Row], step: int) -> list[Continuation]:
@@ -71,15 +71,14 @@ class OwnSampler:
             [row.prompt for row in rows],
             self.stops,
             max_new_tokens=self.settings.max_new_tokens,
-            processors=self._processors(rows, step),
+            choose=self._choice(rows, step),
         )
 
-    def _processors(self, rows: Sequence[Row], step: int) -> list[LogitsProcessor]:
-        allowed = [Only(self.sayable_V)]
+    def _choice(self, rows: Sequence[Row], step: int) -> Choose:
         if self.settings.temperature == 0:
-            return allowed
-        nucleus = [TopPLogitsWarper(self.settings.top_p)] if self.settings.top_p < 1 else []
-        return [*allowed, Temperature(self.settings.temperature), *nucleus, DrawByRow(self._uniform(rows, step))]
+            return Likeliest(self.sayable)
+        temperature, top_p = self.settings.temperature, self.settings.top_p
+        return Draw(self.sayable, self._uniform(rows, step), temperature=temperature, top_p=top_p)
 
     def _uniform(self, rows: Sequence[Row], step: int) -> Tensor:
         """A uniform number for each row and each new token: [B, max_new_tokens]."""
@@ -87,47 +86,6 @@ class OwnSampler:
             np.random.default_rng((self.seed, step, row.index)).random(self.settings.max_new_tokens) for row in rows
         ]
         return torch.from_numpy(np.stack(numbers))
-
-
-class Only(LogitsProcessor):
-    """Never say a piece that the teacher can't read, nor a padded row."""
-
-    def __init__(self, sayable_V: Tensor) -> None:
-        self.never = (~sayable_V).nonzero().squeeze(-1)
-        self.known = len(sayable_V)
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: D102 – transformers' interface
-        inside = self.never[self.never < scores.shape[1]]
-        beyond = torch.arange(min(self.known, scores.shape[1]), scores.shape[1])
-        return scores.index_fill(1, torch.cat([inside, beyond]).to(scores.device), -torch.inf)
-
-
-class Temperature(LogitsProcessor):
-    """Divide the logits; in fp32, since a probability is made of them next."""
-
-    def __init__(self, temperature: float) -> None:
-        self.temperature = temperature
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: D102 – transformers' interface
-        return scores.float() / self.temperature
-
-
-class DrawByRow(LogitsProcessor):
-    """Sampling by inversion: the first piece at which the cumulated probability passes the row's uniform number.
-
-    All mass is then put on that piece, so that the greedy choice that follows is the sample.
-    """
-
-    def __init__(self, uniform_BN: Tensor) -> None:
-        self.uniform_BN = uniform_BN
-        self.position = 0
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: D102 – transformers' interface
-        cumulated_BV = running_sum(scores.softmax(-1))
-        uniform_B1 = self.uniform_BN[:, self.position, None].to(scores.device) * cumulated_BV[:, -1:]
-        self.position += 1
-        chosen_B1 = torch.searchsorted(cumulated_BV, uniform_B1, right=True).clamp_(max=scores.shape[1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, chosen_B1, 0.0)
 
 
 def observe_sampler(window: Window, rows: Sequence[Row], facts: Mapping[str, Sequence[float]]) -> None:

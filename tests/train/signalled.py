@@ -12,7 +12,7 @@ from typing import Any
 
 from dudi_kit.evaluate import during
 from dudi_kit.pipeline.during import make_scorer
-from dudi_kit.train import checkpoints, loop, rollouts, worker
+from dudi_kit.train import checkpoints, drawing, loop, worker
 
 
 def ask() -> None:
@@ -20,17 +20,17 @@ def ask() -> None:
 
 
 def in_generation(step: int) -> None:
-    real = rollouts.DrawByRow.__call__
+    real = drawing.Draw.__call__
     steps: list[Any] = []
 
-    def call(self: Any, *arguments: Any) -> Any:
+    def call(self: Any, logits_bV: Any, row_b: Any, position: int) -> Any:
         if self not in steps:
             steps.append(self)  # one for each step of this process
-        if len(steps) == step and self.position == 2:
+        if len(steps) == step and position == 2:
             ask()
-        return real(self, *arguments)
+        return real(self, logits_bV, row_b, position)
 
-    rollouts.DrawByRow.__call__ = call  # type: ignore[method-assign]
+    drawing.Draw.__call__ = call  # type: ignore[method-assign]
 
 
 def in_backward(step: int) -> None:

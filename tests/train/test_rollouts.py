@@ -12,7 +12,8 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, Llama
 from dudi_kit.models.generation import Stops, continue_prompts
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.rollouts import Rollouts
-from dudi_kit.train.rollouts import DrawByRow, OwnSampler
+from dudi_kit.train.drawing import BLOCK, Draw, Likeliest, Sayable, invert, keep_nucleus
+from dudi_kit.train.rollouts import OwnSampler
 
 PIECES = 24
 EOS, END = 22, 23
@@ -108,31 +109,70 @@ def test_the_global_random_state_neither_matters_nor_moves(model):
 
 def test_draws_follow_the_softmax():
     scores = torch.tensor([2.0, -1.0, 0.5, -torch.inf, 0.0, 3.0])
-    numbers = torch.from_numpy(np.random.default_rng(0).random((20_000, 1)))
-    drawn = DrawByRow(numbers)(torch.zeros(20_000, 1), scores.expand(20_000, -1)).argmax(-1)
+    numbers = torch.from_numpy(np.random.default_rng(0).random(20_000))
+    drawn = invert(scores.softmax(-1).expand(20_000, -1), numbers)
     assert_distributed(drawn.tolist(), scores.double().softmax(-1))
     assert 3 not in drawn
 
 
 def test_a_draw_inverts_the_cumulated_distribution_by_hand():
     # masses ¼, ½, 0, ¼: a number just below a border takes the piece before it, the border itself the next one
-    scores = torch.tensor([0.25, 0.5, 0.0, 0.25]).log()
-    numbers = torch.tensor([[0.0], [0.2499], [0.25], [0.7499], [0.7501], [1 - 2**-53]], dtype=torch.float64)
-    drawn = DrawByRow(numbers)(torch.zeros(6, 1), scores.expand(6, -1))
-    assert drawn.argmax(-1).tolist() == [0, 0, 1, 1, 3, 3]
-    assert drawn.softmax(-1).max(-1).values.tolist() == [1.0] * 6
+    mass = torch.tensor([0.25, 0.5, 0.0, 0.25]).expand(6, -1)
+    numbers = torch.tensor([0.0, 0.2499, 0.25, 0.7499, 0.7501, 1 - 2**-53], dtype=torch.float64)
+    assert invert(mass, numbers).tolist() == [0, 0, 1, 1, 3, 3]
 
 
-def test_no_piece_without_mass_is_drawn_at_either_end():
-    scores = torch.tensor([-torch.inf, 1.0, 1.0, -torch.inf]).expand(2, -1)
-    numbers = torch.tensor([[0.0], [1 - 2**-53]], dtype=torch.float64)
-    assert DrawByRow(numbers)(torch.zeros(2, 1), scores).argmax(-1).tolist() == [1, 2]
+@pytest.mark.parametrize("pieces", [3, BLOCK, BLOCK + 1, 3 * BLOCK, 3 * BLOCK + 7])
+def test_a_draw_in_two_levels_is_one_over_the_whole_distribution(pieces):
+    generator = torch.Generator().manual_seed(pieces)
+    mass = (torch.randn(400, pieces, generator=generator) * 3).softmax(-1)
+    numbers = torch.rand(400, generator=generator, dtype=torch.float64)
+    cumulated = mass.cumsum(-1, dtype=torch.float64)
+    drawn = invert(mass, numbers)
+    end = cumulated.gather(1, drawn[:, None]).squeeze(1)
+    begin = end - mass.gather(1, drawn[:, None]).squeeze(1)
+    wanted = numbers * cumulated[:, -1]
+    assert (begin - 1e-6 <= wanted).all()  # sums of blocks are rounded to fp32
+    assert (wanted <= end + 1e-6).all()
+    exactly = torch.searchsorted(cumulated, wanted[:, None], right=True).squeeze(1)
+    assert (drawn == exactly).double().mean() >= 0.995
 
 
-def test_each_new_token_has_a_number_of_its_own():
-    draw = DrawByRow(torch.tensor([[0.1, 0.9]], dtype=torch.float64))
-    scores = torch.zeros(1, 2)
-    assert [draw(torch.zeros(1, 1), scores).argmax().item() for _ in range(2)] == [0, 1]
+@pytest.mark.parametrize("end", [4, BLOCK, 2 * BLOCK, 2 * BLOCK + 4])
+def test_no_piece_without_mass_is_drawn_at_either_end(end):
+    mass = torch.zeros(2, end)
+    mass[:, 1 : end - 1] = 1 / 3
+    numbers = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    assert invert(mass, numbers).tolist() == [1, end - 2]
+    mass[:, end // 2 :] = 0
+    assert invert(mass, numbers).tolist() == [1, end // 2 - 1]
+
+
+def test_each_new_token_has_a_number_of_its_own_and_a_row_keeps_its_own_when_others_leave():
+    numbers = torch.tensor([[0.1, 0.9, 0.1], [0.6, 0.1, 0.6]], dtype=torch.float64)
+    draw = Draw(Sayable(torch.ones(2, dtype=torch.bool)), numbers, temperature=1.0)
+    both = torch.tensor([0, 1])
+    assert draw(torch.zeros(2, 2), both, 0).tolist() == [0, 1]
+    assert draw(torch.zeros(2, 2), both, 1).tolist() == [1, 0]
+    assert draw(torch.zeros(1, 2), both[1:], 2).tolist() == [1]
+
+
+def test_a_nucleus_keeps_the_smallest_set_of_that_mass_and_what_is_as_likely_as_its_last():
+    mass = torch.tensor([[0.1, 0.4, 0.2, 0.2, 0.1], [0.6, 0.1, 0.1, 0.1, 0.1]])
+    keep_nucleus(mass, 0.5)
+    assert (mass > 0).tolist() == [[False, True, True, True, False], [True, False, False, False, False]]
+
+
+def test_a_nucleus_is_the_same_whether_few_or_all_pieces_have_to_be_sorted():
+    generator = torch.Generator().manual_seed(0)
+    sharp, flat = ((torch.randn(1, 4000, generator=generator) * scale).softmax(-1) for scale in (4, 0.3))
+    together = torch.cat([sharp, flat])  # the flat one has the sharp one sorted too
+    keep_nucleus(together, 0.9)
+    keep_nucleus(sharp, 0.9)
+    assert 1 < (sharp > 0).sum() < 1024 < (together[1] > 0).sum() < 4000
+    assert torch.equal(together[0], sharp[0])
+    kept = flat[0].sort(descending=True).values
+    assert (together[1] > 0).sum() == (kept.double().cumsum(0) - kept < 0.9).sum()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
@@ -184,6 +224,17 @@ def test_pieces_beyond_the_shared_vocabulary_are_never_sampled(model, temperatur
         assert_distributed(
             first_tokens(model, sampler(1, 10, max_new_tokens=1, temperature=temperature)), mass / mass.sum()
         )
+
+
+def test_unsayable_pieces_amid_the_others_are_never_drawn_and_leave_the_rest_its_proportions():
+    sayable = torch.tensor([True, False, True, True, False])
+    scores = torch.tensor([0.0, 9.0, 1.0, -1.0, 9.0, 9.0]).bfloat16()  # the last one is a padded row
+    numbers = torch.from_numpy(np.random.default_rng(1).random((4000, 1)))
+    rows = torch.arange(4000)
+    drawn = Draw(Sayable(sayable), numbers, temperature=1.0)(scores.expand(4000, -1), rows, 0)
+    mass = scores.double().index_fill(0, torch.tensor([1, 4, 5]), -torch.inf).softmax(-1)
+    assert_distributed(drawn.tolist(), mass)
+    assert set(Likeliest(Sayable(sayable))(scores.expand(2, -1), rows[:2], 0).tolist()) == {2}
 
 
 # --- where it ends
