@@ -56,8 +56,8 @@ HOLES, LEFT = 0.5, 1.25
 which is not given back. Measured on CPU runs (`benchmarks/memory.py`)."""
 
 SAMPLING = 8
-"""Bytes of a logit while a token is drawn from it: a copy in fp32, and its probability. Where `top_p` has to sort a whole
-vocabulary, which is rare, there are 28 more."""
+"""Bytes of a logit while a token is drawn from it: a copy in fp32, and its probability. Where `top_p` has to sort a
+whole vocabulary, which is rare, there are 28 more."""
 
 
 class Estimate(NamedTuple):

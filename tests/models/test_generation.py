@@ -37,10 +37,16 @@ MODELS: dict[str, Callable[[], Any]] = {
         )
     ),
     "gpt2": lambda: GPT2LMHeadModel(
-        GPT2Config(vocab_size=PIECES, n_embd=16, n_layer=2, n_head=2, n_positions=128, initializer_range=0.4, tie_word_embeddings=False)
+        GPT2Config(
+            vocab_size=PIECES, n_embd=16, n_layer=2, n_head=2, n_positions=128, initializer_range=0.4,
+            tie_word_embeddings=False,
+        )
     ),
     "mamba": lambda: MambaForCausalLM(
-        MambaConfig(vocab_size=PIECES, hidden_size=16, state_size=4, num_hidden_layers=2, initializer_range=0.4, tie_word_embeddings=False)
+        MambaConfig(
+            vocab_size=PIECES, hidden_size=16, state_size=4, num_hidden_layers=2, initializer_range=0.4,
+            tie_word_embeddings=False,
+        )
     ),
     "lfm2": lambda: Lfm2ForCausalLM(
         Lfm2Config(**BODY, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False)
