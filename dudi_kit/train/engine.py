@@ -261,8 +261,8 @@ def backward(engine: Any, loss: Tensor, *, last: bool) -> float | None:
     if not last:
         return None
     plain = _plain_gradient_norm(engine)
-    if plain is not None and not plain.isfinite():
-        return float(plain)
+    if plain is not None and not math.isfinite(plain):
+        return plain
     engine.step()
     if not engine.was_step_applied():  # for its gradient is no number; ZeRO-3 keeps the norm of the step before
         return math.inf
@@ -270,11 +270,11 @@ def backward(engine: Any, loss: Tensor, *, last: bool) -> float | None:
     return None if norm is None else float(norm)
 
 
-def _plain_gradient_norm(engine: Any) -> Tensor | None:
+def _plain_gradient_norm(engine: Any) -> float | None:
     """In fp32 without ZeRO the engine clips with torch and keeps no norm; the gradients are still on the parameters."""
     if engine.zero_optimization() or engine.bfloat16_enabled():
         return None
-    return nn.utils.get_total_norm([p.grad for p in engine.module.parameters() if p.grad is not None])
+    return nn.utils.get_total_norm([p.grad for p in engine.module.parameters() if p.grad is not None]).item()
 
 
 def leave_process_group() -> None:

@@ -28,6 +28,7 @@ from dudi_kit.plan.rows import Row
 from dudi_kit.plan.schema import Plan
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.signals.result import SignalResult
+from dudi_kit.train.agreement import Agree
 from dudi_kit.train.during import LEFT, NOT_SCORED, Scored, Watch, at_rest, forget_scores, scored_together
 from dudi_kit.train.engine import Student, backward, set_learning_rate
 from dudi_kit.train.gradients import SignalGradients
@@ -56,6 +57,7 @@ class Surroundings(NamedTuple):
     progress: Progress
     heartbeat: Heartbeat
     stop: StopRequests
+    agree: Agree
     trackers: Trackers
     watch: Watch | None
     """Scores the student now and then, where the recipe asks for it."""
@@ -226,10 +228,7 @@ class Loop:
 
     def _asked_to_stop(self) -> bool:
         """Whether any process was; all get the same answer."""
-        asked = torch.tensor(int(self.around.stop.asked is not None), device=self.accelerator.device)
-        if dist.is_initialized():
-            dist.all_reduce(asked, dist.ReduceOp.MAX)
-        return bool(asked)
+        return self.around.agree(self.around.stop.asked is not None)
 
     def _save(self, done: int) -> None:
         self.around.heartbeat.beat(done, "saving")

@@ -27,6 +27,7 @@ from dudi_kit.plan.schema import Plan, read_plan
 from dudi_kit.recipe.publish import recipe_from_resolved
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.train import checkpoints
+from dudi_kit.train.agreement import agreement
 from dudi_kit.train.assembly import make_loop
 from dudi_kit.train.checkpoints import Checkpoint
 from dudi_kit.train.cutting import cut_student
@@ -59,7 +60,8 @@ def train(run: RunDir, make_scorer: MakeScorer, *, resume: bool) -> None:
     plan = read_plan(run)
     recipe = recipe_from_resolved(run.resolved.read_text(encoding="utf-8"))
     patience = 60 * recipe.training.stall_timeout
-    accelerator = start_accelerator(plan, patience=timedelta(seconds=patience + LIBRARIES_LATER))
+    longest = timedelta(seconds=patience + LIBRARIES_LATER)
+    accelerator = start_accelerator(plan, patience=longest)
     main, rank = accelerator.is_main_process, accelerator.process_index
     alone = sole_trainer(run) if main else contextlib.nullcontext()
     heartbeat = Heartbeat(run.logs, rank, plan.processes, timeout=patience, stalled=partial(_end_stalled, run))
@@ -80,7 +82,7 @@ def train(run: RunDir, make_scorer: MakeScorer, *, resume: bool) -> None:
         with StopRequests() as stop:
             heartbeat.beat(0, "loading")
             trackers = Trackers(run, recipe, main=main)
-            around = Surroundings(saving, progress, heartbeat, stop, trackers, watch)
+            around = Surroundings(saving, progress, heartbeat, stop, agreement(longest), trackers, watch)
             loop = make_loop(run, recipe, plan, accelerator, around)
             heartbeat.beat(0, "loading the checkpoint")
             first = saving.load(found, loop.models) if found else 0

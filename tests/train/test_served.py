@@ -183,7 +183,7 @@ def stopping_loop(model: Any, sampler: Any) -> Loop:
     loop.student = Student(model, None, lambda: nullcontext(model))
     loop.sampler = sampler
     loop.accelerator = sampler.accelerator if isinstance(sampler, ServedSampler) else Accelerator(cpu=True)
-    loop.around = SimpleNamespace(stop=SimpleNamespace(asked=signal.SIGTERM))
+    loop.around = SimpleNamespace(stop=SimpleNamespace(asked=signal.SIGTERM), agree=bool)
     return loop
 
 
