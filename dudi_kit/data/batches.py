@@ -1,13 +1,16 @@
-"""The tensors that all models read: prompts padded on the left, responses on the right.
+"""The tensors that all models read: prompts padded on the left and responses on the right, or rows packed end to end.
 
 Shapes: B rows, P prompt columns, R response columns, T = P + R. All responses begin in column P, so that a slice of the
 logits, one for the whole batch, predicts them: the token in column P + r is predicted at column P − 1 + r. Models that
 are called with `logits_to_keep=R + 1` return the last R + 1 columns, P − 1 … T − 1, and `[:, :-1]` of them are the
 predictions of the R response tokens.
+
+In a packed batch several rows share a line: L lines, T columns. There is no attention mask: transformers tells the rows
+of a line apart by their positions, each of which begins at 0. Not every model does (`models.packing`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -21,15 +24,28 @@ class Batch:
     """Prompts with their responses. Ids and positions are int64, masks bool."""
 
     input_ids_BT: Tensor
+    """[L, T] where rows are packed."""
+
     attention_mask_BT: Tensor
+    """True on real tokens. Of packed rows a model is not told: it would take them for one row."""
+
     position_ids_BT: Tensor
-    """Counted from the first real token of the row; 0 on the padding in front of it."""
+    """Counted from the first real token of the row; 0 on the padding in front of it. [L, T] where rows are packed; what
+    fills a line then counts as one more row."""
 
     response_ids_BR: Tensor
-    """`input_ids_BT[:, P:]`."""
 
     response_mask_BR: Tensor
     """True on response tokens, the end-of-turn included; from lengths, so that pad may equal eos."""
+
+    line_B: Tensor
+    """Where the row lies among the lines of `input_ids_BT`."""
+
+    first_B: Tensor
+    """Column of its last prompt token, which predicts its first response token: P − 1 where rows are padded."""
+
+    is_packed: bool = False
+    """Rows share lines."""
 
     @property
     def prompt_columns(self) -> int:
@@ -43,13 +59,10 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on another device."""
-        return Batch(
-            self.input_ids_BT.to(device),
-            self.attention_mask_BT.to(device),
-            self.position_ids_BT.to(device),
-            self.response_ids_BR.to(device),
-            self.response_mask_BR.to(device),
-        )
+        return replace(self, **{name: getattr(self, name).to(device) for name in _TENSORS})
+
+
+_TENSORS = [field.name for field in fields(Batch) if field.name != "is_packed"]
 
 
 def join(
@@ -76,7 +89,57 @@ def join(
         position_ids_BT=positions(mask_BT),
         response_ids_BR=right_BR,
         response_mask_BR=right_mask_BR,
+        line_B=torch.arange(len(prompts)),
+        first_B=torch.full((len(prompts),), left_BP.shape[1] - 1),
     )
+
+
+def pack(
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    multiple: int = MULTIPLE,
+) -> Batch:
+    """The same rows with as little padding as first-fit decreasing leaves: lines as long as the longest row.
+
+    The longest rows are placed first, each into the first line that has room for it.
+    """
+    assert len(prompts) == len(responses) > 0, "one of each for every row"
+    assert all(prompts), "the last token of a prompt predicts the first of the response"
+    rows = [[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)]
+    columns = -(-max(map(len, rows)) // multiple) * multiple
+    lines = _first_fit([len(row) for row in rows], columns)
+    ids_LT = torch.full((len(lines), columns), pad_id, dtype=torch.long)
+    mask_LT = torch.zeros((len(lines), columns), dtype=torch.bool)
+    position_LT = torch.zeros((len(lines), columns), dtype=torch.long)
+    line_B, first_B = (torch.zeros(len(rows), dtype=torch.long) for _ in range(2))
+    for number, line in enumerate(lines):
+        start = 0
+        for row in line:
+            place = slice(start, start + len(rows[row]))
+            ids_LT[number, place] = torch.tensor(rows[row])
+            mask_LT[number, place] = True
+            position_LT[number, place] = torch.arange(len(rows[row]))
+            line_B[row], first_B[row] = number, start + len(prompts[row]) - 1
+            start = place.stop
+        position_LT[number, start:] = torch.arange(columns - start)
+    ids_BR, mask_BR = pad(responses, pad_id, side="right", multiple=multiple)
+    return Batch(ids_LT, mask_LT, position_LT, ids_BR, mask_BR, line_B, first_B, is_packed=True)
+
+
+def _first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Rows by line."""
+    lines: list[list[int]] = []
+    left: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        number = next((i for i, free in enumerate(left) if free >= lengths[row]), len(lines))
+        if number == len(lines):
+            lines.append([])
+            left.append(room)
+        lines[number].append(row)
+        left[number] -= lengths[row]
+    return lines
 
 
 def pad(

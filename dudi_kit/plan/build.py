@@ -29,6 +29,7 @@ from dudi_kit.plan.launchers import launchers
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.models import config_of, context_of, encoder_of, given, held_as, tokenizer_of, trained
 from dudi_kit.plan.notices import notices_of, paths_outside, scoring_notices
+from dudi_kit.plan.packing import check_packing
 from dudi_kit.plan.pruning import decide_pruning, pruned_config, read_pruning
 from dudi_kit.plan.rollouts import lay_out_server, rollout_notices
 from dudi_kit.plan.rows import RowMaker, TeacherSide, TrainingRows, mixed, texts, training_examples
@@ -93,6 +94,7 @@ def build_plan(
     coverage = coverage_of((row.language, row.response, row.reading) for row in made.rows)
     contexts = {"student": context_of(config), "teacher": teaching.context if teaching else None}
     check_contexts(recipe, examples, made.rows, contexts)
+    check_packing(recipe, {"student": config, "teacher": teaching.config if teaching else None})
     batches = arithmetic(recipe.training, rows_per_epoch=made.mixture.rows_per_epoch, processes=processes)
     parameters = count_parameters(config)
     lay_out_server(recipe, stage.run, student, config)

@@ -32,6 +32,7 @@ WATCHING = (
     ("training", "micro_batch_size"),
     ("training", "activation_checkpointing"),
     ("training", "compile"),
+    ("training", "packing"),
     ("training", "checkpoint_every"),
     ("training", "keep_checkpoints"),
     ("training", "log_every"),

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from dudi_kit.data.batches import join
+from dudi_kit.data.batches import join, pack
 
 
 def batch(prompts, responses, **options):
@@ -56,7 +56,8 @@ def test_a_prompt_must_not_be_empty():
 def test_to_keeps_everything():
     b = batch([[1, 2]], [[3]])
     moved = b.to("meta")
-    assert {getattr(moved, field.name).device.type for field in dataclasses.fields(moved)} == {"meta"}
+    tensors = [getattr(moved, field.name) for field in dataclasses.fields(moved) if field.name != "is_packed"]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
 def test_padding_changes_no_logits_of_a_model():
@@ -72,3 +73,37 @@ def test_padding_changes_no_logits_of_a_model():
         for row, (prompt, response) in enumerate([([1, 2, 3, 4], [6]), ([5], [7, 8, 9])]):
             alone = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
             torch.testing.assert_close(padded[row, : len(response)], alone)
+
+
+# --- rows that share lines
+
+
+def test_packed_layout_by_hand():
+    b = pack([[1, 2, 3], [4], [8, 8]], [[5], [6, 7], []], pad_id=0, multiple=2)
+    # the longest row fills 4 of 6 columns' first line; the others share what is left
+    assert b.input_ids_BT.tolist() == [[1, 2, 3, 5], [4, 6, 7, 0], [8, 8, 0, 0]]
+    assert b.position_ids_BT.tolist() == [[0, 1, 2, 3], [0, 1, 2, 0], [0, 1, 0, 1]]
+    assert b.attention_mask_BT.int().tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]]
+    assert b.line_B.tolist() == [0, 1, 2]
+    assert b.first_B.tolist() == [2, 0, 1]
+    assert b.response_ids_BR.tolist() == [[5, 0], [6, 7], [0, 0]]
+    assert b.response_mask_BR.tolist() == [[True, False], [True, True], [False, False]]
+    assert b.is_packed
+    assert not batch([[1]], [[2]]).is_packed
+
+
+def test_lines_are_filled_by_first_fit_the_longest_rows_first():
+    prompts = [[n] * n for n in (2, 8, 3, 5, 1, 4)]
+    b = pack(prompts, [[9]] * 6, pad_id=0, multiple=1)
+    assert b.input_ids_BT.shape == (4, 9)
+    assert b.line_B.tolist() == [1, 0, 2, 1, 3, 2]  # 9 | 6 + 3 | 5 + 4 | 2
+
+
+@pytest.mark.parametrize("make", [join, pack])
+def test_a_batch_says_where_each_response_token_is_predicted(make):
+    prompts, responses = [[1, 2, 3], [4], [8] * 9, [6, 5]], [[5, 9], [6, 7, 8], [], [2]]
+    b = make(prompts, responses, pad_id=0)
+    for line, first, prompt, response in zip(b.line_B, b.first_B, prompts, responses, strict=True):
+        read = b.input_ids_BT[line, first : first + len(response) + 1].tolist()
+        assert read == [prompt[-1], *response]
+    assert int(b.attention_mask_BT.sum()) == sum(map(len, prompts + responses))

@@ -59,6 +59,11 @@ class Training(Strict):
     """torch.compile for the layers of student, teacher and reference, but not while sampling. Pays on GPUs; on a CPU
     it cost 25–60 s and gained 0–5 %. Needs ZeRO up to stage 2, and a C++ compiler."""
 
+    packing: bool = False
+    """Rows of a micro-batch share lines instead of being padded to the longest, in the passes of student, teacher and
+    reference; none sees another. Pays where lengths differ much. Changes no result, and needs models whose attention
+    is known to keep rows apart."""
+
     seed: Seed = 0
     """Of initial weights, order of rows and rollouts."""
 

@@ -1,0 +1,99 @@
+"""Rows that share a line see no more than they would alone, in every model that is packed."""
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from dudi_kit.data.batches import Batch, pack
+from dudi_kit.models.packing import PACKS
+
+VOCABULARY, PAD = 60, 7
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128,
+    "initializer_range": 0.3, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+SPARSE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+WINDOW = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
+ITS_OWN: dict[str, dict[str, Any]] = {
+    "qwen2_moe": SPARSE | {"shared_expert_intermediate_size": 16},
+    "qwen3_moe": SPARSE,
+    "gemma2": WINDOW,
+    "gemma3_text": WINDOW,
+    "cohere2": WINDOW,
+    "exaone4": WINDOW,
+    "mistral": {"sliding_window": 6},
+    "phi3": {"sliding_window": 6},
+    "starcoder2": {"sliding_window": 6},
+}
+
+PROMPTS = [[3, 1, 4], [5] * 20, [9], [9, PAD, 2, 6, 5, 3, 5, 8, 9], [11, 12], [8] * 5]
+RESPONSES = [[1, 2, 3, 4, PAD], [PAD], list(range(20, 50)), [40], [], [2, 3]]
+
+
+def model_of(kind: str, attention: str) -> Any:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **SHAPE, **ITS_OWN.get(kind, {}))
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+
+
+def packed_logits(model: Any, batch: Batch) -> list[Tensor]:
+    """What predicts each row's response."""
+    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+    positions = {"position_ids": batch.position_ids_BT} if takes_positions else {}
+    logits = model(input_ids=batch.input_ids_BT, **positions, use_cache=False).logits
+    places = zip(batch.line_B.tolist(), batch.first_B.tolist(), RESPONSES, strict=True)
+    return [logits[line, first : first + len(response)] for line, first, response in places]
+
+
+def alone_logits(model: Any) -> list[Tensor]:
+    return [
+        model(input_ids=torch.tensor([prompt + response]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+        if response
+        else torch.zeros(0, VOCABULARY)
+        for prompt, response in zip(PROMPTS, RESPONSES, strict=True)
+    ]
+
+
+def apart(model: Any) -> tuple[float, float]:
+    """The largest difference of a logit, and of a gradient as a share of its tensor's largest."""
+    found = []
+    for logits in (packed_logits(model, pack(PROMPTS, RESPONSES, pad_id=PAD, multiple=8)), alone_logits(model)):
+        model.zero_grad()
+        sum(part.double().logsumexp(-1).sum() for part in logits).backward()  # type: ignore[union-attr]
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        found.append((torch.cat(logits).detach(), gradients))
+    (mine, my_gradients), (theirs, their_gradients) = found
+    shares = [
+        ((my_gradients[name] - g).abs().max() / g.abs().max().clamp(min=1e-3)).item()
+        for name, g in their_gradients.items()
+    ]
+    return (mine - theirs).abs().max().item(), max(shares)
+
+
+WAYS = [(kind, attention) for kind in sorted(PACKS) for attention in ("eager", "sdpa")]
+WAYS.remove(("gemma2", "sdpa"))  # which caps its scores
+
+
+@pytest.mark.parametrize(("kind", "attention"), WAYS)
+def test_a_packed_row_says_and_teaches_what_it_would_alone(kind, attention):
+    logits, gradients = apart(model_of(kind, attention))
+    assert logits < 2e-5
+    assert gradients < 2e-5
+
+
+@pytest.mark.parametrize("kind", ["lfm2", "bloom"])
+def test_a_model_that_carries_more_than_attention_does_leaks(kind):
+    """Or it could be packed as well."""
+    config = {"lfm2": {"layer_types": ["conv", "full_attention"]}, "bloom": {"n_layer": 2, "n_head": 4}}[kind]
+    torch.manual_seed(0)
+    shape = {name: value for name, value in SHAPE.items() if name not in config}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape, **config))
+    with torch.no_grad():
+        packed = torch.cat(packed_logits(model, pack(PROMPTS, RESPONSES, pad_id=PAD, multiple=8)))
+        assert (packed - torch.cat(alone_logits(model))).abs().max() > 1e-3
+    assert kind not in PACKS
