@@ -48,11 +48,6 @@ class Batch:
     """Rows share lines."""
 
     @property
-    def prompt_columns(self) -> int:
-        """P."""
-        return self.input_ids_BT.shape[1] - self.response_columns
-
-    @property
     def response_columns(self) -> int:
         """R."""
         return self.response_ids_BR.shape[1]

@@ -5,8 +5,10 @@ Prompts are padded on the left and responses on the right (`dudi_kit.data.batche
 in the same column and the model itself can be told to keep just the last R+1 positions (`logits_to_keep`).
 
 Few logits are the model's own. Where they would be many, the pass ends at the hidden states of the response tokens, and
-the head is computed for some positions at a time. What a head does beside its product is known to `models.head_form`; a
-model about whose head it is not sure is asked for its own logits, however many.
+Few logits are the model's own. Where they would be many, the pass ends at the hidden states of the response tokens, and
+the head is computed for some positions at a time; what a head does beside its product is known to `models.head_form`,
+and a model about whose head it is not sure is asked for its own logits, however many. Of packed rows the model would
+compute those of the prompts as well, so that few are not asked for.
 """
 
 import inspect
@@ -25,6 +27,10 @@ FEW = 2**23
 """Positions × vocabulary up to which a model is asked for its logits, all at once: see benchmarks/README.md."""
 
 
+ALL = 0
+"""For `logits_to_keep`."""
+
+
 class Places(NamedTuple):
     """Response tokens by their row in the batch and their column in the response: [N] each."""
 
@@ -39,20 +45,24 @@ def predictions(model: nn.Module, batch: Batch, places: Places, *, few: int = FE
     The prediction of token t is made at t−1.
     """
     form = head_form(model)
-    if form is None or len(places.row_N) * pieces_of(model) <= few:
+    if not batch.is_packed and (form is None or len(places.row_N) * pieces_of(model) <= few):
         yield Predictions(response_logits(model, batch)[places.row_N, places.column_N])
+        return
+    at = batch.line_B[places.row_N], batch.first_B[places.row_N] + places.column_N
+    if form is None:
+        yield Predictions(model(**_inputs(model, batch, keep=ALL)).logits[at])
         return
     with hidden_states(model) as seen:
         model(**_inputs(model, batch, keep=1))
     (hidden_BTH,) = seen
-    rows_NH = hidden_BTH[places.row_N, places.column_N + (batch.prompt_columns - 1)]
+    rows_NH = hidden_BTH[at]
     del hidden_BTH, seen
     with open_head(model, form) as head:
         yield Predictions(rows_NH, head)
 
 
 def response_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """Logits that predict each response token: [B, R, V], in the model's dtype, by its own head.
+    """Logits that predict each response token of a padded batch: [B, R, V], in the model's dtype, by its own head.
 
     The logits that predict token t are those at t−1: of the last R+1 columns the final one predicts nothing and goes.
     """
@@ -68,11 +78,9 @@ def frozen_response_logits(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def _inputs(model: nn.Module, batch: Batch, *, keep: int) -> dict[str, Any]:
-    inputs: dict[str, Any] = {
-        "input_ids": batch.input_ids_BT,
-        "attention_mask": batch.attention_mask_BT,
-        "use_cache": False,
-    }
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids_BT, "use_cache": False}
+    if not batch.is_packed:
+        inputs["attention_mask"] = batch.attention_mask_BT
     accepted = inspect.signature(inner(model).forward).parameters
     if "position_ids" in accepted:
         inputs["position_ids"] = batch.position_ids_BT

@@ -88,13 +88,13 @@ def build_plan(
     """
     recipe, asked, hardware = stage.recipe, asked or Asked(), hardware or this_machine(processes)
     examples, student, config, teaching, room = read_sides(stage, ledger, asked)
+    check_packing(recipe, {"student": config, "teacher": teaching.config if teaching else None})
     maker = row_maker(recipe, examples, student, teaching, room, ledger, asked)
     labels = maker.teacher.labels if maker.teacher else None
     made = mixed(recipe, maker.rows(examples), ledger)
     coverage = coverage_of((row.language, row.response, row.reading) for row in made.rows)
     contexts = {"student": context_of(config), "teacher": teaching.context if teaching else None}
     check_contexts(recipe, examples, made.rows, contexts)
-    check_packing(recipe, {"student": config, "teacher": teaching.config if teaching else None})
     batches = arithmetic(recipe.training, rows_per_epoch=made.mixture.rows_per_epoch, processes=processes)
     parameters = count_parameters(config)
     lay_out_server(recipe, stage.run, student, config)

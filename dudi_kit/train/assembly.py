@@ -63,6 +63,7 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         rollouts=recipe.rollouts,
         context=teaching.context if teaching else None,
         with_labels=bool(plan.labels),
+        packing=recipe.training.packing,
     )
     objective = objective_of(recipe.signals)
     pieces = vocabulary.sayable_V if vocabulary else np.ones(len(student_side.tokenizer), dtype=bool)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dudi_kit.data.batches import Batch, join
+from dudi_kit.data.batches import Batch, join, pack
 from dudi_kit.models.generation import Continuation
 from dudi_kit.models.reading import FEW, Places, predictions
 from dudi_kit.plan.rows import Row
@@ -106,6 +106,7 @@ class Objective:
         context: int | None = None,
         with_labels: bool = False,
         few: int = FEW,
+        packing: bool = False,
     ) -> None:
         """One of: pieces, the size of the shared vocabulary, to which both sides' logits are cut; mapped, where the
         two vocabularies differ. Neither without a teacher. rollouts: how samples are drawn; default: the recipe's.
@@ -113,8 +114,10 @@ class Objective:
         student's.
 
         with_labels: some training row declares its set of label words. few: see `models.reading`.
+        packing: rows share lines.
         """
         self.context, self.with_labels, self.few = context, with_labels, few
+        self.join = pack if packing else join
         self.weights = active_weights(signals)
         self.padding, self.pieces, self.mapped = padding, pieces, mapped
         self.beta = signals.sequence.beta
@@ -255,7 +258,7 @@ class Objective:
 
     def _join(self, inputs: Sequence[tuple[list[int], list[int]]], pad_id: int, device: torch.device) -> Batch:
         prompts, responses = zip(*inputs, strict=True)
-        return join(prompts, responses, pad_id=pad_id).to(device)
+        return self.join(prompts, responses, pad_id=pad_id).to(device)
 
 
 def _teacher_ids(pair: Pair, term: Term) -> list[int]:

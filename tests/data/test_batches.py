@@ -17,7 +17,8 @@ def test_layout_by_hand():
     assert b.position_ids_BT.tolist() == [[0, 0, 1, 2, 3, 3], [0, 0, 0, 0, 1, 2]]
     assert b.response_ids_BR.tolist() == [[5, 0], [6, 7]]
     assert b.response_mask_BR.tolist() == [[True, False], [True, True]]
-    assert (b.prompt_columns, b.response_columns) == (4, 2)
+    assert b.response_columns == 2
+    assert (b.line_B.tolist(), b.first_B.tolist()) == ([0, 1], [3, 3])
 
 
 def test_the_column_before_each_response_token_predicts_it():

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import MambaConfig
 
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.ledger import Ledger
@@ -459,3 +460,17 @@ def test_the_place_of_a_teacher_is_in_the_plan_and_not_in_the_lock(tmp_path: Pat
     assert there.teacher is not None
     assert (there.teacher.placement, there.teacher.device_memory) == ("offload", "1MiB")
     assert there.lock == here.lock
+
+
+def test_a_model_that_can_not_keep_packed_rows_apart_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    packed, *_ = planned(with_models(tmp_path, training__packing=True))
+    assert packed.lock == planned(with_models(tmp_path))[0].lock
+    MambaConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1).save_pretrained(tmp_path / "models" / "teacher")
+    file = write_chain(
+        tmp_path,
+        teacher={"model": "./models/teacher"},
+        student={"model": "./models/student"},
+        training__packing=True,
+    )
+    with pytest.raises(RecipeError, match=r"training\.packing: the teacher is a 'mamba', .* choose one of: .*qwen3"):
+        planned(file)

@@ -29,7 +29,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "1x8": GREEDY | MEASURED,
     "1x4": {"training__micro_batch_size": "4", **GREEDY},
     "2x2-zero0": {"processes": 2, "training__micro_batch_size": "2", **GREEDY},
-    "2x4-zero1": {"processes": 2, "deepspeed__stage": "1", **GREEDY},
+    "2x4-zero1": {"processes": 2, "deepspeed__stage": "1", "training__packing": "true", **GREEDY},
     "2x2-zero2": {
         "headless": True,
         "processes": 2,
@@ -61,6 +61,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "processes": 2,
         "deepspeed__stage": "2",
         "training__micro_batch_size": "2",
+        "training__packing": "true",
         **ALIGNED,
     },
     # a student that is cut from its teacher

@@ -126,9 +126,10 @@ def by_package(
     splits: Iterable[slice] = (slice(None),),
     *,
     few: int = 0,
+    packing: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Micro-batches are weighed with the counts of the whole batch; losses add up. few: 0 computes the heads here."""
-    objective = Objective(settings(terms), padding=Padding(PAD, PAD), pieces=terms.pieces, few=few)
+    objective = Objective(settings(terms), padding=Padding(PAD, PAD), pieces=terms.pieces, few=few, packing=packing)
     pairs = [pair(i, item) for i, item in enumerate(items)]
     counts = objective.counts(pairs)
     loss = torch.stack([objective(asked, pairs[part], counts).loss for part in splits]).sum()
@@ -181,6 +182,7 @@ def compare(terms: Terms, items: Sequence[Item] = tuple(ITEMS), asked: Models | 
     expected = by_reference(asked, items, terms)
     for few in (0, FEW):
         assert_same(by_package(asked, items, terms, few=few), expected)
+    assert_same(by_package(asked, items, terms, packing=True), expected)
 
 
 def without(item: Item) -> Item:
@@ -280,6 +282,16 @@ def test_micro_batches_add_up_to_the_whole_batch(size):
     splits = [slice(start, start + size) for start in range(0, len(ITEMS), size)]
     asked = models()
     assert_same(by_package(asked, ITEMS, WHOLE, splits), by_reference(asked, ITEMS, WHOLE))
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["the pass ends at hidden states", "the model computes logits"])
+def test_rows_that_share_lines_teach_the_same(monkeypatch, known):
+    """That lines are shared at all is seen in tests/data; `compare` packs everywhere else, too."""
+    asked = models()
+    expected = by_package(asked, ITEMS, WHOLE)
+    if not known:
+        monkeypatch.setattr("dudi_kit.models.reading.head_form", lambda _: None)
+    assert_same(by_package(asked, ITEMS, WHOLE, packing=True), expected)
 
 
 def test_order_of_the_rows_changes_nothing():
