@@ -5,7 +5,6 @@ Prompts are padded on the left and responses on the right (`dudi_kit.data.batche
 in the same column and the model itself can be told to keep just the last R+1 positions (`logits_to_keep`).
 
 Few logits are the model's own. Where they would be many, the pass ends at the hidden states of the response tokens, and
-Few logits are the model's own. Where they would be many, the pass ends at the hidden states of the response tokens, and
 the head is computed for some positions at a time; what a head does beside its product is known to `models.head_form`,
 and a model about whose head it is not sure is asked for its own logits, however many. Of packed rows the model would
 compute those of the prompts as well, so that few are not asked for.
