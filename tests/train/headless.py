@@ -1,4 +1,4 @@
-"""`dudi_kit.pipeline.worker` with every head computed beside its model, however few the logits: small models would not be."""
+"""The training process with every head computed beside its model, however few the logits: small models would not be."""
 
 import sys
 from typing import Any
