@@ -8,17 +8,22 @@ import csv
 import errno
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dudi_kit.errors import DataError, DudiError, EnvironmentLack, HubUnreachable
 from dudi_kit.recipe.paths import is_plain_file
 from dudi_kit.recipe.schema.data import BuiltinRows, Dataset, FileRows, HubRows
 
 PLACEHOLDER = "{language}"
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+FETCHED = re.compile(r"hf://datasets/[^@]+@([0-9a-f]{40})/")
+"""How the library notes where a file of a dataset came from."""
 
 LONGEST_LINE = 32 << 20
 """Bytes: a file without line ends must not fill the memory."""
@@ -217,6 +222,24 @@ def _hub_source(dataset: HubRows, subset: str | None, language: str | None) -> S
 
 
 def _hub_rows(dataset: HubRows, subset: str | None) -> Iterator[Row]:
+    return read_hub_table(dataset, subset).rows()
+
+
+class HubTableRead(NamedTuple):
+    """A split of a dataset of the hub, downloaded."""
+
+    commit: str | None
+    """What was read: of a branch or tag, the commit that it stands for, if the library says it."""
+
+    rows: Callable[[], Iterator[Row]]
+
+
+def read_hub_table(dataset: HubRows, subset: str | None) -> HubTableRead:
+    """Download a split, or read it from the local cache. subset: with its language.
+
+    DataError: there is no such dataset, subset, split or revision. HubUnreachable: nor does the cache hold it; what the
+    library reads offline is the newest that it has of a dataset, so that a commit is compared.
+    """
     import datasets
 
     require_hub_name(dataset.hub)
@@ -225,8 +248,20 @@ def _hub_rows(dataset: HubRows, subset: str | None) -> Iterator[Row]:
     except Exception as error:
         what = f"dataset {dataset.hub!r} (subset {subset}, split {dataset.split}, revision {dataset.revision})"
         raise hub_error(what, error, DataError) from error
-    for number, values in enumerate(table, start=1):
-        yield Row(number, values)
+    named = dataset.revision if COMMIT.fullmatch(dataset.revision) else None
+    read = _commit_of(table)
+    if named and read and read != named:
+        raise HubUnreachable(
+            f"dataset {dataset.hub!r}: the hub can't be reached for commit {named[:12]}, and the local cache holds "
+            f"{read[:12]} of it. Connect to the network, or name that commit."
+        )
+    return HubTableRead(read or named, lambda: (Row(number, values) for number, values in enumerate(table, start=1)))
+
+
+def _commit_of(table: Any) -> str | None:
+    """The commit in the addresses of the files that a table was made of."""
+    addresses = getattr(getattr(table, "info", None), "download_checksums", None) or ()
+    return next((found[1] for address in addresses if (found := FETCHED.match(address))), None)
 
 
 @contextmanager

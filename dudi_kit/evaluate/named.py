@@ -91,6 +91,7 @@ def score_language(
         of_rows=asked.whole,
         seconds=seconds,
         source=f"{asked.source}; prompts by {asked.prompts}",
+        data=dict(asked.data),
     )
     return scores, [_answer_row(item, main, i, strata) for i, item in enumerate(heard)]
 

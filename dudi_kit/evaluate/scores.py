@@ -93,6 +93,9 @@ class LanguageScores:
     source: str = ""
     """Where the rows came from, and whose prompts these are."""
 
+    data: dict[str, str] = field(default_factory=dict)
+    """What rows, worked examples and SEA-HELM's prompts were read from: file → `sha256 …`, hub dataset → `commit …`."""
+
 
 @dataclass(frozen=True)
 class Mean:

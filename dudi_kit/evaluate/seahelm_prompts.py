@@ -15,8 +15,8 @@ from dudi_kit.errors import DataError
 from dudi_kit.evaluate.prompts import Frame, fill
 from dudi_kit.recipe.schema.task import Mode, TaskFile
 from dudi_kit.recipe.task_files import PLACEHOLDER
+from dudi_kit.recipe.task_places import SEAHELM_TASKS, prompt_files
 
-FOLDER = "seahelm_tasks"
 KEYS = ("preamble", "task_template", "answer_template", "answer_tag")
 MOST_FILES = 2_000
 LARGEST = 1 << 20
@@ -60,14 +60,19 @@ def seahelm_frame(task: TaskFile, language: str, mode: Mode, home: Path) -> Fram
     )
 
 
+def prompt_file(task: TaskFile, language: str, home: Path) -> Path | None:
+    """The file of SEA-HELM's own prompt; None where it has none."""
+    return _templates(home).get(task.seahelm or "", {}).get(language, (None, None))[1]
+
+
 @cache
 def _templates(home: Path) -> Mapping[str, Mapping[str, tuple[Any, Path]]]:
     """Task → language → (prompt template, file)."""
-    folder = home / FOLDER
+    folder = home / SEAHELM_TASKS
     if not folder.is_dir():
-        raise DataError(f"{home} is no checkout of SEA-HELM: there is no folder {FOLDER} in it.")
+        raise DataError(f"{home} is no checkout of SEA-HELM: there is no folder {SEAHELM_TASKS} in it.")
     found: dict[str, dict[str, tuple[Any, Path]]] = {}
-    files = sorted(folder.rglob("config.yaml"))
+    files = prompt_files(home)
     if len(files) > MOST_FILES:
         raise DataError(f"{folder}: more than {MOST_FILES:,} configs; SEA-HELM has a few hundred.")
     for file in files:

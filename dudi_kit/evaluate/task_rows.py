@@ -10,12 +10,14 @@ from dudi_kit.data.sources import BadRow, Row
 from dudi_kit.errors import DataError
 from dudi_kit.evaluate.prompts import Frame, Prompt, ask, fill, own_frame
 from dudi_kit.evaluate.seahelm.parsing import check_labels, check_tag
-from dudi_kit.evaluate.seahelm_prompts import seahelm_frame
+from dudi_kit.evaluate.seahelm_prompts import prompt_file, seahelm_frame
 from dudi_kit.evaluate.subset import interleaved, stratified
-from dudi_kit.evaluate.task_sources import Homes, Table, first_there
+from dudi_kit.evaluate.task_sources import Table, table_of
+from dudi_kit.plan.fingerprint import file_sha256
 from dudi_kit.recipe.diagnostics import listed
 from dudi_kit.recipe.schema.task import BuiltinRequests, LocalClasses, Mode, TaskFile, TaskSource
 from dudi_kit.recipe.task_files import folded
+from dudi_kit.recipe.task_places import Homes
 
 LABEL = "label"
 """Column name of the right answer."""
@@ -92,6 +94,9 @@ class LanguageRows:
     """Rows of the full set."""
 
     source: str
+    data: Mapping[str, str]
+    """What rows, worked examples and prompts were read from: file → `sha256 …`, hub dataset → `commit …`."""
+
     prompts: str
     """Whose prompts these are: `dudi-kit` or `SEA-HELM`."""
 
@@ -132,11 +137,13 @@ class _Language:
         self.task, self.language, self.wishes, self.ledger = task, language, wishes, ledger
         self.own = task.languages[language]
         try:
-            self.source, self.table = first_there(task.sources_in(language), language, self.own.code or language, homes)
+            self.source, self.table = table_of(task, language, homes)
         except DataError as error:
             raise DataError(f"task {task.name}: {error}") from error
         theirs = seahelm_frame(task, language, wishes.mode, homes.seahelm) if homes.seahelm else None
         self.prompts = "SEA-HELM" if theirs else "dudi-kit"
+        told = prompt_file(task, language, homes.seahelm) if theirs and homes.seahelm else None
+        self.data = {**self.table.data} | ({str(told): f"sha256 {file_sha256(told)}"} if told else {})
         self.frame: Frame = theirs or own_frame(task, language, wishes.mode)
         check_tag(self.frame.answer_tag)
         if task.has_labels:
@@ -158,6 +165,7 @@ class _Language:
             answer_language=self.task.answer_language or self.language,
             whole=len(items),
             source=self.table.name,
+            data=self.data,
             prompts=self.prompts,
             shown=tuple(item.id for item in shown),
         )

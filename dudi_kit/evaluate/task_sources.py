@@ -1,15 +1,15 @@
 """Rows of a task where its file says that they are: local copies first, then the hub."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dudi_kit.data.sources import BadRow, Row, file_source, open_sources
+from dudi_kit.data.sources import BadRow, HubTableRead, Row, file_source, read_hub_table
 from dudi_kit.errors import DataError
 from dudi_kit.evaluate.requests import requests
-from dudi_kit.recipe.paths import is_plain_file
+from dudi_kit.plan.fingerprint import file_sha256
 from dudi_kit.recipe.schema.data import HubRows
 from dudi_kit.recipe.schema.task import (
     BesideFile,
@@ -19,21 +19,13 @@ from dudi_kit.recipe.schema.task import (
     LocalFile,
     LocalLines,
     SeahelmFile,
+    TaskFile,
     TaskSource,
 )
+from dudi_kit.recipe.task_places import EXAMPLES, Homes, files_of, filled, first_there
 
 LARGEST = 256 << 20
 """Bytes of a file that is read whole."""
-
-
-@dataclass(frozen=True)
-class Homes:
-    """Folders in which the files of tasks lie; None where the recipe names none."""
-
-    data: Path | None = None
-    seahelm: Path | None = None
-    task: Path | None = None
-    """Folder of the task file."""
 
 
 @dataclass(frozen=True)
@@ -46,85 +38,38 @@ class Table:
     split: str
     rows: Callable[[], Iterator[Row]]
     examples: Callable[[], Iterator[Row]] | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
+    """What is read: file → `sha256 …`, hub dataset → `commit …`; empty for rows that ship with dudi-kit."""
 
 
-def first_there(sources: Sequence[TaskSource], language: str, code: str, homes: Homes) -> tuple[TaskSource, Table]:
-    """The first source whose files are there, or that is on the hub. DataError lists what was looked for."""
-    looked: list[str] = []
-    for source in sources:
-        files = [_filled(file, language, code) for file in _files(source)]
-        if isinstance(source, HubTable):
-            return source, _hub(source, language, code)
-        if isinstance(source, BuiltinRequests):
-            return source, Table("requests that ship with dudi-kit", "test", lambda: _built_in(language))
-        home = _home(source, homes)
-        missing = [file for file in files if home is None or not is_plain_file(home / file)]
-        if home is not None and not missing:
-            return source, _local(source, home, language, code)
-        looked += [
-            str(home / file) if home else f"{file} (evaluation.{_setting(source)} is not set)" for file in missing
-        ]
-    raise DataError(
-        f"no rows in {language}: looked for {', '.join(looked)}. Set evaluation.data_home to the folder that has them, "
-        "or leave the language out."
-    )
-
-
-def _home(source: TaskSource, homes: Homes) -> Path | None:
-    match source:
-        case BesideFile():
-            return homes.task
-        case SeahelmFile():
-            return homes.seahelm
-        case _:
-            return homes.data
-
-
-def _setting(source: TaskSource) -> str:
-    return "seahelm_home" if isinstance(source, SeahelmFile) else "data_home"
-
-
-def _files(source: TaskSource) -> list[str]:
-    match source:
-        case LocalFile():
-            return [source.data]
-        case LocalLines():
-            return list(source.lines.values())
-        case LocalClasses():
-            return list(source.classes.values())
-        case BesideFile():
-            return [source.path]
-        case SeahelmFile():
-            return [source.seahelm]
-        case _:
-            return []
-
-
-def _filled(text: str, language: str, code: str) -> str:
-    return text.replace("{language}", language).replace("{code}", code)
+def table_of(task: TaskFile, language: str, homes: Homes) -> tuple[TaskSource, Table]:
+    """The first source whose files are there, or that is on the hub. DataError lists what was looked for, or says why a
+    dataset of the hub can't be read; EnvironmentLack: the hub can't be reached."""
+    source = first_there(task, language, homes)
+    if isinstance(source, HubTable):
+        return source, _hub(source, task, language)
+    if isinstance(source, BuiltinRequests):
+        return source, Table("requests that ship with dudi-kit", "test", lambda: _built_in(language))
+    return source, _local(source, files_of(task, language, source, homes))
 
 
 # --- local files ------------------------------------------------------------------------------------------------------
 
 
-def _local(source: TaskSource, home: Path, language: str, code: str) -> Table:
-    def at(file: str) -> Path:
-        return home / _filled(file, language, code)
-
+def _local(source: TaskSource, files: dict[str, Path]) -> Table:
+    hashes = {str(path): f"sha256 {file_sha256(path)}" for path in files.values() if path.is_file()}
+    beside = files.pop(EXAMPLES, None)
+    name = " + ".join(map(str, files.values()))
     match source:
         case LocalLines():
-            files = {column: at(file) for column, file in source.lines.items()}
-            return Table(" + ".join(map(str, files.values())), "test", lambda: _parallel(files))
+            return Table(name, "test", lambda: _parallel(files), data=hashes)
         case LocalClasses():
-            files = {label: at(file) for label, file in source.classes.items()}
-            return Table(" + ".join(map(str, files.values())), "test", lambda: _classes(files))
+            return Table(name, "test", lambda: _classes(files), data=hashes)
         case LocalFile() | BesideFile() | SeahelmFile():
-            (name,) = _files(source)
-            path = at(name)
+            (path,) = files.values()
             header = source.header if isinstance(source, LocalFile) else None
-            beside = source.examples.path if source.examples else None
-            examples = _reader(at(beside), header) if beside else None
-            return Table(str(path), path.stem, _reader(path, header), examples)
+            examples = _reader(beside, header) if beside else None
+            return Table(name, path.stem, _reader(path, header), examples, hashes)
         case _:
             raise AssertionError(source)
 
@@ -195,16 +140,20 @@ def _classes(files: dict[str, Path]) -> Iterator[Row]:
 # --- the hub, and what ships ------------------------------------------------------------------------------------------
 
 
-def _hub(source: HubTable, language: str, code: str) -> Table:
-    subset = _filled(source.subset, language, code) if source.subset else None
+def _hub(source: HubTable, task: TaskFile, language: str) -> Table:
+    subset = filled(source.subset, task, language) if source.subset else None
 
-    def rows(split: str) -> Callable[[], Iterator[Row]]:
-        table = HubRows(hub=source.hub, revision=source.revision, subset=subset, split=split, language="en")
-        return open_sources(table)[0].rows
+    def table(split: str) -> HubTableRead:
+        return read_hub_table(
+            HubRows(hub=source.hub, revision=source.revision, subset=subset, split=split, language="en"), subset
+        )
 
-    name = f"hub:{source.hub}{f'/{subset}' if subset else ''}@{source.revision}"
+    read = table(source.split)
     other = source.examples.split if source.examples else None
-    return Table(name, source.split, rows(source.split), rows(other) if other else None)
+    examples = table(other).rows if other else None
+    place = f"hub:{source.hub}{f'/{subset}' if subset else ''}"
+    at = f"commit {read.commit}" if read.commit else f"{source.revision}, of which no commit is known"
+    return Table(f"{place}@{read.commit or source.revision}", source.split, read.rows, examples, {place: at})
 
 
 def _built_in(language: str) -> Iterator[Row]:

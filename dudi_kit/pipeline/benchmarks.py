@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +14,13 @@ from dudi_kit.errors import DataError, EnvironmentLack, HubUnreachable, Interrup
 from dudi_kit.evaluate.run import TaskData
 from dudi_kit.evaluate.run_named import NamedData
 from dudi_kit.evaluate.task_rows import LanguageRows, Wishes, load_rows
-from dudi_kit.evaluate.task_sources import Homes
+from dudi_kit.pipeline.lock import resolved_aloud
+from dudi_kit.plan.hub import Reference
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.data import Dataset
 from dudi_kit.recipe.schema.evaluation import Evaluation, NamedTask, Task
-from dudi_kit.recipe.task_files import load_task, task_path
+from dudi_kit.recipe.schema.task import HubTable, TaskFile, TaskSource
+from dudi_kit.recipe.task_places import at_revisions, first_there, homes_of, named_task
 
 NOT_REACHED = "the hub can't be reached, and neither evaluation.data_home nor the local cache has the rows"
 
@@ -70,8 +71,9 @@ def read_named(evaluation: Evaluation, ledger: Ledger) -> dict[str, NamedData]:
     That the hub can't be reached is found out once; from then on its local cache is all that is read.
     """
     with ExitStack() as offline:
+        hub = _Hub(offline)
         return {
-            name: _read(entry, evaluation, ledger, offline)
+            name: _read(entry, evaluation, ledger, hub)
             for name, entry in evaluation.tasks.items()
             if isinstance(entry, NamedTask)
         }
@@ -99,25 +101,48 @@ def resumable(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _read(entry: NamedTask, evaluation: Evaluation, ledger: Ledger, offline: ExitStack) -> NamedData:
-    task = load_task(entry.task)
-    homes = replace(_homes(evaluation), task=task_path(entry.task).parent)
+def _read(entry: NamedTask, evaluation: Evaluation, ledger: Ledger, hub: "_Hub") -> NamedData:
+    task, homes = named_task(entry), homes_of(evaluation, entry)
     wishes = Wishes(entry.mode, entry.shots, entry.limit, evaluation.seed)
     rows: dict[str, LanguageRows] = {}
     missing: dict[str, str] = {}
     for language in entry.languages or task.languages:
         try:
-            rows |= load_rows(task, [language], wishes, homes, ledger)
+            exact = hub.at_commit(task, first_there(task, language, homes))
+            rows |= load_rows(exact, [language], wishes, homes, ledger)
         except HubUnreachable:
             missing[language] = NOT_REACHED
-            offline.enter_context(cache_only())
+            hub.leave()
         except (DataError, EnvironmentLack) as error:
             missing[language] = str(error)
     return NamedData(task, entry, rows, missing)
 
 
-def _homes(evaluation: Evaluation) -> Homes:
-    return Homes(
-        data=Path(evaluation.data_home) if evaluation.data_home else None,
-        seahelm=Path(evaluation.seahelm_home) if evaluation.seahelm_home else None,
-    )
+class _Hub:
+    """Asked once for the commit of each dataset, and left alone once it can't be reached."""
+
+    def __init__(self, offline: ExitStack) -> None:
+        self._offline = offline
+        self._commits: dict[Reference, str | None] = {}
+
+    def leave(self) -> None:
+        """From now on, only the local cache is read."""
+        self._offline.enter_context(cache_only())
+
+    def at_commit(self, task: TaskFile, source: TaskSource) -> TaskFile:
+        """The task with the source's dataset at the commit that its revision stands for now, so that it is known what
+        was scored. As it is where nobody can tell; then the library may know what its own cache holds."""
+        if not isinstance(source, HubTable):
+            return task
+        reference = Reference("datasets", source.hub, source.revision)
+        if reference not in self._commits:
+            self._commits[reference] = self._ask(reference)
+        commit = self._commits[reference]
+        return at_revisions(task, {source.hub: commit}) if commit else task
+
+    def _ask(self, reference: Reference) -> str | None:
+        try:
+            return resolved_aloud([reference]).commits[reference]
+        except HubUnreachable:
+            self.leave()
+            return None

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def _look(recipe: LoadedRecipe) -> dict[str, Any]:
     """The lock of a recipe as things are now."""
     with tempfile.TemporaryDirectory(prefix="dudi-kit-") as workspace, err.status("looking at what the recipe reads"):
         written = build_chain(recipe.recipe, recipe.path, Path(workspace), root=recipe.root)
-        resolved = _resolved(_wanted(written))
+        resolved = resolved_aloud(_wanted(written))
         main = build_chain(
             recipe.recipe, recipe.path, Path(workspace), partial(pinned, commits=resolved.commits), recipe.root
         )
@@ -88,7 +89,8 @@ def _wanted(main: Stage) -> set[Reference]:
     return {reference for stage in main.in_order() for reference in references(stage.recipe)}
 
 
-def _resolved(wanted: set[Reference]) -> Resolved:
+def resolved_aloud(wanted: Iterable[Reference]) -> Resolved:
+    """The commits of hub names; what only the local cache could tell is said."""
     resolved = resolve(wanted)
     for reference in resolved.from_cache:
         commit = resolved.commits[reference]

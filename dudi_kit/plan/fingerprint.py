@@ -177,6 +177,12 @@ def folder_hash(folder: Path) -> str:
     return digest({file.name: file_hash(file) for file in sorted(folder.iterdir()) if file.is_file()})
 
 
+def file_sha256(path: Path) -> str:
+    """What `sha256sum` prints of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def file_hash(path: Path) -> str:
     """sha256 of a file, or of its size and both ends where it is large."""
     size = path.stat().st_size

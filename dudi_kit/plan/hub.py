@@ -1,19 +1,20 @@
 """What a recipe names on the hub, and the commit that a name and a revision stand for."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
-from dudi_kit.data.sources import hub_error
+from dudi_kit.data.sources import COMMIT, hub_error
 from dudi_kit.errors import DataError, EnvironmentLack, ModelError
 from dudi_kit.recipe.publish import recipe_from_resolved, resolved_json
 from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.evaluation import Evaluation
+from dudi_kit.recipe.schema.task import HubTable
+from dudi_kit.recipe.task_places import places
 
 DEFAULT_BRANCH = "main"
-COMMIT = re.compile(r"[0-9a-f]{40}")
 PATIENCE = 10
 """Seconds that the hub has for one answer."""
 
@@ -57,17 +58,28 @@ class _Place(NamedTuple):
 
 
 def references(recipe: Recipe) -> set[Reference]:
-    """Everything on the hub that the recipe names itself."""
-    return {place.reference for place in _places(json.loads(resolved_json(recipe)))}
+    """Everything on the hub that the recipe names, itself or by a task."""
+    own = {place.reference for place in _places(json.loads(resolved_json(recipe)))}
+    return own | {reference for _, reference in of_tasks(recipe.evaluation)}
+
+
+def of_tasks(evaluation: Evaluation) -> Iterator[tuple[str, Reference]]:
+    """Entry of `evaluation.tasks` → each dataset that its task file names and that has no local copy."""
+    for place in places(evaluation):
+        if isinstance(place.source, HubTable):
+            yield place.entry, Reference("datasets", place.source.hub, place.source.revision)
 
 
 def pinned(recipe: Recipe, commits: Commits) -> Recipe:
     """The recipe with the commit of every reference that has one in place of its revision."""
     settings = json.loads(resolved_json(recipe))
-    places = [place for place in _places(settings) if place.reference in commits]
-    for place in places:
+    own = [place for place in _places(settings) if place.reference in commits]
+    for place in own:
         place.section[place.revision] = commits[place.reference]
-    return recipe_from_resolved(json.dumps(settings)) if places else recipe
+    tasks = {pair: commits[pair[1]] for pair in of_tasks(recipe.evaluation) if pair[1] in commits}
+    for (entry, reference), commit in tasks.items():
+        settings["evaluation"]["tasks"][entry]["revisions"][reference.name] = commit
+    return recipe_from_resolved(json.dumps(settings)) if own or tasks else recipe
 
 
 def resolve(wanted: Iterable[Reference]) -> Resolved:

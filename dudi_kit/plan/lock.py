@@ -5,7 +5,6 @@ the recipe's folder, keys have one order, hashes are what `sha256sum` prints. Se
 learned nor what is measured (`FREE`) are left out, so that a frozen run may still choose its name and micro-batch.
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -17,13 +16,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dudi_kit import __version__
+from dudi_kit.data.sources import COMMIT
 from dudi_kit.errors import LockMismatch
 from dudi_kit.plan.chain import Stage
-from dudi_kit.plan.fingerprint import WATCHING, corpus_hash, digest, drop, is_path, package_versions
-from dudi_kit.plan.hub import COMMIT, Commits, Reference
+from dudi_kit.plan.fingerprint import WATCHING, corpus_hash, digest, drop, file_sha256, is_path, package_versions
+from dudi_kit.plan.hub import Commits, Reference
+from dudi_kit.recipe.confine import COLLECTIONS
 from dudi_kit.recipe.load import LoadedRecipe, load_recipe
 from dudi_kit.recipe.publish import resolved_json
 from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.evaluation import Evaluation
+from dudi_kit.recipe.task_places import places, prompt_files
 
 VERSION = 1
 
@@ -204,6 +207,15 @@ def _files(recipe: LoadedRecipe, stages: Iterable[Stage]) -> Iterator[Path]:
         yield from recipe.files if stage.file == recipe.path else load_recipe(stage.file, root=recipe.root).files
         for path in _paths(json.loads(resolved_json(stage.recipe))):
             yield from (file for file in path.iterdir() if file.is_file()) if path.is_dir() else (path,)
+        yield from _of_tasks(stage.recipe.evaluation)
+
+
+def _of_tasks(evaluation: Evaluation) -> Iterator[Path]:
+    """What named tasks read below the folders that hold benchmarks: rows, worked examples, SEA-HELM's prompts."""
+    for place in places(evaluation):
+        yield from place.files
+    if evaluation.seahelm_home:
+        yield from prompt_files(Path(evaluation.seahelm_home))
 
 
 def _paths(value: Any, where: tuple[str, ...] = (), languages: Iterable[str] = ()) -> Iterator[Path]:
@@ -212,7 +224,7 @@ def _paths(value: Any, where: tuple[str, ...] = (), languages: Iterable[str] = (
         inner = value.get("languages") or languages
         for key, item in value.items():
             yield from _paths(item, (*where, key), inner)
-    elif is_path(where, value):
+    elif is_path(where, value) and where[-1] not in COLLECTIONS:
         codes = languages if "{language}" in value else [""]
         yield from (Path(value.replace("{language}", code)) for code in codes)
 
@@ -233,10 +245,7 @@ def _file_hashes(files: Iterable[Path], folder: Path) -> dict[str, str | None]:
 
 def _sha256(file: Path) -> str | None:
     """Of the whole file, weights too: the middle of a file is as good a place for a change as its ends."""
-    if not file.is_file():
-        return None
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return file_sha256(file) if file.is_file() else None
 
 
 def _shipped() -> dict[str, str]:

@@ -78,6 +78,15 @@ def read_task(path: FilePath, changed: int) -> TaskFile:
     return task
 
 
+def hub_datasets(task: TaskFile) -> dict[str, set[str]]:
+    """Dataset on the hub → the revisions at which the task names it."""
+    found: dict[str, set[str]] = {}
+    for source in (each for language in task.languages for each in task.sources_in(language)):
+        if isinstance(source, HubTable):
+            found.setdefault(source.hub, set()).add(source.revision)
+    return found
+
+
 # --- rules that span fields -------------------------------------------------------------------------------------------
 
 
@@ -88,6 +97,10 @@ def mistakes(task: TaskFile) -> Iterator[Problem]:
         yield from _source(source, ("sources", i))
     for language in task.languages:
         yield from _language(task, language)
+    for dataset, revisions in hub_datasets(task).items():
+        if len(revisions) > 1:
+            message = f"{dataset} is read at {listed(sorted(revisions))}: a lock could not tell them apart"
+            yield Problem(("languages",), "exclusive", message, "name one revision of a dataset", at_key=True)
 
 
 def _labels(labels: Mapping[str, str], where: Path) -> Iterator[Problem]:

@@ -14,8 +14,9 @@ from pydantic import TypeAdapter
 from dudi_kit.data.example import Example, Exchange, Origin, Turn
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.load import load_examples
-from dudi_kit.errors import DataError, EnvironmentLack, Exit
-from dudi_kit.recipe.schema.data import Dataset
+from dudi_kit.data.sources import read_hub_table
+from dudi_kit.errors import DataError, EnvironmentLack, Exit, HubUnreachable
+from dudi_kit.recipe.schema.data import Dataset, HubRows
 
 DATASET: TypeAdapter[Any] = TypeAdapter(Dataset)
 
@@ -428,6 +429,27 @@ def test_hub_rows_ask_for_the_pinned_revision(monkeypatch: pytest.MonkeyPatch):
     (example,) = load(hub="owner/name", revision="abc", subset="{language}", languages=["th"])
     assert asked == [(("owner/name", "th"), {"split": "train", "revision": "abc"})]
     assert example.origin == Origin("chat", "hub:owner/name/th", 1)
+
+
+class Fetched(list[Any]):
+    """A table whose library says from which commit it has been."""
+
+    def __init__(self, commit: str) -> None:
+        super().__init__([THAI])
+        address = f"hf://datasets/owner/name@{commit}/th/train.parquet"
+        self.info = types.SimpleNamespace(download_checksums={address: {}})
+
+
+def test_a_commit_is_not_read_from_a_cache_of_another(monkeypatch: pytest.MonkeyPatch):
+    """Offline, `datasets` reads the newest that it has of a dataset, whatever revision it is asked for."""
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: Fetched("a" * 40))
+    for revision in ("a" * 40, "main"):
+        dataset = HubRows(hub="owner/name", revision=revision, language="th")
+        assert read_hub_table(dataset, None).commit == "a" * 40
+    with pytest.raises(HubUnreachable, match=r"commit bbbbbbbbbbbb, and the local cache holds aaaaaaaaaaaa"):
+        load(hub="owner/name", revision="b" * 40, language="th")
 
 
 @pytest.mark.parametrize(

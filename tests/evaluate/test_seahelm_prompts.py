@@ -8,7 +8,7 @@ from dudi_kit.data.example import Turn
 from dudi_kit.errors import DataError
 from dudi_kit.evaluate.seahelm_prompts import seahelm_frame
 from dudi_kit.evaluate.task_rows import Wishes
-from dudi_kit.evaluate.task_sources import Homes
+from dudi_kit.recipe.task_places import Homes
 from tests.evaluate.test_task_rows import home as home
 from tests.evaluate.test_task_rows import load, mood
 

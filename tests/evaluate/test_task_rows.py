@@ -13,9 +13,9 @@ from dudi_kit.evaluate.prompts import Prompt, ask, fill, own_frame
 from dudi_kit.evaluate.seahelm.metrics import METRICS
 from dudi_kit.evaluate.seahelm.parsing import check_labels, check_tag, label_reader, line_reader
 from dudi_kit.evaluate.task_rows import LanguageRows, Wishes, load_rows, reach
-from dudi_kit.evaluate.task_sources import Homes
 from dudi_kit.recipe.schema.task import Mode, TaskFile
 from dudi_kit.recipe.task_files import load_task, shipped
+from dudi_kit.recipe.task_places import Homes
 
 SHARED = next((p / "shared/data" for p in Path(__file__).parents if (p / "shared/data").is_dir()), None)
 SPOKEN = [(name, language) for name in shipped() for language in load_task(name).languages]

@@ -1,6 +1,5 @@
 """Rows of named tasks: what has none is listed, and a hub that can't be reached is tried once."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -25,13 +24,16 @@ def online(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hub_that_can_not_be_reached_is_tried_once(online: None, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[bool] = []
 
-    def unreachable(task: Any, languages: Sequence[str], *_: Any) -> None:
+    def unreachable(*_: Any) -> None:
         tried.append(not (datasets.config.HF_HUB_OFFLINE and constants.HF_HUB_OFFLINE))
-        raise HubUnreachable(f"dataset of {languages}: the hub can't be reached")
+        raise HubUnreachable("the hub can't be reached")
 
+    monkeypatch.setattr(benchmarks, "resolved_aloud", unreachable)
     monkeypatch.setattr(benchmarks, "load_rows", unreachable)
     found = benchmarks.read_named(EVALUATION, Ledger())
-    assert tried == [True, False, False, False]
+    assert tried[0], "the commit is asked for"
+    assert not any(tried[1:])
+    assert len(tried) == 3 + 4, "once for the commit of each of three datasets, once for each language's rows"
     assert {reason for data in found.values() for reason in data.missing.values()} == {benchmarks.NOT_REACHED}
     assert (datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE) == (False, False)
 

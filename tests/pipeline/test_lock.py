@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,14 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
+from dudi_kit.data.ledger import Ledger
 from dudi_kit.data.tokenizers import fingerprint, load_tokenizer
 from dudi_kit.errors import EnvironmentLack, LockMismatch
+from dudi_kit.evaluate.task_rows import LanguageRows
+from dudi_kit.pipeline.benchmarks import named_data
+from dudi_kit.pipeline.lock import pins_of
 from dudi_kit.plan import hub
-from dudi_kit.plan.hub import Reference, pinned, references, resolve
+from dudi_kit.plan.hub import Reference, of_tasks, pinned, references, resolve
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.lock import read, settings_of
 from dudi_kit.plan.schema import read_plan
@@ -332,6 +336,100 @@ def test_a_whole_chain_from_the_hub_is_locked_and_read_through_the_cache(
         check = call("lock", file, "--check")
         assert check.exit_code != 0
     assert read_plan(RunDir(tmp_path / "out" / "student")).teacher.revision == COMMIT  # type: ignore[union-attr]
+
+
+# Named tasks
+
+TASK = """task: 1
+name: mine
+competency: understanding
+description: Up or down.
+licence: ours
+metric: balanced_accuracy
+fields: [text]
+labels: {up: naik, down: turun}
+shots: {instruct: 0, base: 0}
+sources:
+- {data: 'mine/{language}.jsonl', columns: {text: text, label: label}}
+- {hub: o/mine, revision: main, subset: '{language}', split: train, columns: {text: text, label: label}}
+languages:
+  id: {question: '{text}', answer_tag: 'Jawaban:', format: '{answer_tag} {labels}'}
+  ms: {question: '{text}', answer_tag: 'Jawapan:', format: '{answer_tag} {labels}'}
+"""
+SAID = [{"text": "Harga beras", "label": "up"}, {"text": "Hujan", "label": "down"}]
+
+
+@pytest.fixture
+def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, StandinHub]]:
+    """A locked recipe whose task has local rows in Indonesian, and Malay ones on the hub."""
+    monkeypatch.chdir(tmp_path)
+    there = StandinHub(tmp_path / "cache")
+    there.add_dataset("o/mine", {"ms": SAID})
+    (tmp_path / "home" / "mine").mkdir(parents=True)
+    write_rows(tmp_path / "home" / "mine" / "id.jsonl", SAID)
+    (tmp_path / "mine.yaml").write_text(TASK, encoding="utf-8")
+    tasks = {"data_home": "home", "tasks": {"asked": {"task": "mine.yaml"}}}
+    file = write_chain(tmp_path, evaluation=tasks)
+    with there.in_use():
+        result = call("lock", file)
+        assert result.exit_code == 0, result.output
+        yield file, there
+
+
+def read_as_locked(file: Path) -> dict[str, LanguageRows]:
+    pin = pins_of(load_recipe(file), file.with_name("student.lock.json"))
+    return dict(named_data(pin(load_recipe(file).recipe).evaluation, Ledger())["asked"].rows)
+
+
+def test_what_named_tasks_read_is_locked_and_named_beside_their_scores(asking: tuple[Path, StandinHub]) -> None:
+    file, there = asking
+    lock, rows = lock_in(file.parent), file.parent / "home" / "mine" / "id.jsonl"
+    sha = hashlib.sha256(rows.read_bytes()).hexdigest()
+    assert lock["files"]["home/mine/id.jsonl"] == sha
+    assert "mine.yaml" in lock["files"]
+    assert lock["hub"]["datasets"] == {"o/mine": {"main": f"{HEAD:040x}"}}
+    (there.cache / "datasets--o--mine" / "refs" / "main").write_text(OTHER)
+    read_at = {code: rows.data for code, rows in read_as_locked(file).items()}
+    assert read_at == {"id": {str(rows): f"sha256 {sha}"}, "ms": {"hub:o/mine/ms": f"commit {HEAD:040x}"}}
+    check = call("lock", file, "--check")
+    assert "hub.datasets.o/mine.main: locked" in check.stderr, "the branch has moved"
+
+
+def test_rows_of_named_tasks_that_changed_are_refused_under_a_lock(asking: tuple[Path, StandinHub]) -> None:
+    file, _ = asking
+    write_rows(file.parent / "home" / "mine" / "id.jsonl", SAID[:1])
+    result = call("evaluate", file, "--frozen")
+    assert result.exit_code == 1
+    assert "files.home/mine/id.jsonl: locked " in result.stderr
+    write_rows(file.parent / "home" / "mine" / "id.jsonl", SAID)
+    write_rows(file.parent / "home" / "mine" / "ms.jsonl", SAID)
+    result = call("evaluate", file, "--frozen")
+    assert "files.home/mine/ms.jsonl: locked nothing" in result.stderr, "it would be read in place of the hub's"
+
+
+def test_without_a_lock_the_commit_of_a_branch_is_found_out_and_named(asking: tuple[Path, StandinHub]) -> None:
+    file, _ = asking
+    found = named_data(load_recipe(file).recipe.evaluation, Ledger())["asked"]
+    assert found.rows["ms"].data == {"hub:o/mine/ms": f"commit {HEAD:040x}"}
+    assert found.rows["ms"].source == f"hub:o/mine/ms@{HEAD:040x}"
+
+
+def test_a_recipe_names_another_revision_of_a_tasks_rows(asking: tuple[Path, StandinHub]) -> None:
+    file, _ = asking
+    evaluation = load_recipe(file, [("evaluation.tasks.asked.revisions.o/mine", COMMIT)]).recipe.evaluation
+    assert list(of_tasks(evaluation)) == [("asked", Reference("datasets", "o/mine", COMMIT))]
+
+
+def test_a_task_whose_hub_nobody_answers_for_can_not_be_locked(
+    asking: tuple[Path, StandinHub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, there = asking
+    shutil.rmtree(there.cache / "datasets--o--mine")
+    result = call("lock", file)
+    assert result.exit_code != 0
+    assert "dataset o/mine@main: the hub can't be reached" in " ".join(result.stderr.split())
+    found = named_data(load_recipe(file).recipe.evaluation, Ledger())["asked"]
+    assert (list(found.rows), list(found.missing)) == (["id"], ["ms"]), "what is known from local files is scored"
 
 
 def test_a_mismatch_is_an_error_of_the_user(tmp_path: Path) -> None:

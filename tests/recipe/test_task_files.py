@@ -32,6 +32,11 @@ languages:
 """
 
 
+TWO_REVISIONS = """- {hub: o/n, revision: v1, columns: {text: text, label: label}, examples: {hold_out: 2}}
+  - {hub: o/n, revision: v2, columns: {text: text, label: label}, examples: {hold_out: 2}}
+  - data: rows/{language}.jsonl"""
+
+
 def findings(tmp_path: Path, text: str) -> list[tuple[int, str]]:
     """(line, code) of each, in their order; the file's name is in all of them."""
     file = tmp_path / "mood.yaml"
@@ -66,6 +71,7 @@ def test_the_good_one_is_good(tmp_path: Path) -> None:
         ("    labels: {good: Baik, bad: Buruk}\n", "", (14, "needs-labels")),
         ("data: rows/{language}.jsonl", "hub: ../rows\n    revision: main", (10, "bad-model-name")),
         ("  id:", "  xx:", (14, "bad-value")),
+        ("- data: rows/{language}.jsonl", TWO_REVISIONS, (15, "exclusive")),
     ],
 )
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, expected: tuple[int, str]) -> None:
@@ -137,6 +143,11 @@ def codes(tmp_path: Path, use: str, text: str = RECIPE) -> list[tuple[str, str]]
         ("{task: sentiment, languages: [id, id]}", [("evaluation.tasks.t.languages[1]", "duplicate")]),
         ("{task: instructions, shots: 1}", [("evaluation.tasks.t.shots", "needs-examples")]),
         ("{task: qa, scoring: logprob}", [("evaluation.tasks.t.scoring", "needs-labels")]),
+        ("{task: topic, revisions: {Davlan/sib200: abc}}", []),
+        (
+            "{task: topic, revisions: {Davlan/sib20: abc}}",
+            [("evaluation.tasks.t.revisions.Davlan/sib20", "bad-choice")],
+        ),
         ("{task: sentiment, mode: chat}", [("evaluation.tasks.t.mode", "bad-choice")]),
         ("{task: sentiment, max_new_tokens: 3}", [("evaluation.tasks.t.max_new_tokens", "unknown-key")]),
     ],

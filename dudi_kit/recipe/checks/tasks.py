@@ -8,7 +8,7 @@ from dudi_kit.recipe.paths import is_plain_file
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.evaluation import NamedTask
 from dudi_kit.recipe.schema.task import BesideFile, BuiltinRequests, HubTable, SeahelmFile, TaskFile, TaskSource
-from dudi_kit.recipe.task_files import is_file_name, load_task, shipped
+from dudi_kit.recipe.task_files import hub_datasets, is_file_name, load_task, shipped
 
 
 def _named(recipe: Recipe) -> Iterator[tuple[Path, NamedTask]]:
@@ -72,6 +72,19 @@ def named_tasks_can_be_asked(recipe: Recipe) -> Iterator[Complaint]:
             yield Complaint(path, "needs-data", message, hint, (*needs, *homes), at_key=True)
 
 
+def revisions_are_of_the_tasks_datasets(recipe: Recipe) -> Iterator[Complaint]:
+    """A revision of a dataset that the task does not read would pin nothing."""
+    for path, use, task in _loaded(recipe):
+        named = hub_datasets(task)
+        for dataset in use.revisions:
+            if dataset not in named:
+                near = nearest(dataset, named)
+                hint = f"did you mean {near!r}?" if near else f"there is {listed(named)}" if named else "remove it"
+                message = f"{task.name} reads no dataset {dataset!r}"
+                where = (*path, "revisions", dataset)
+                yield Complaint(where, "bad-choice", message, hint, ((*path, "task"),), at_key=True)
+
+
 def _reachable(recipe: Recipe, source: TaskSource) -> bool:
     if isinstance(source, HubTable | BuiltinRequests | BesideFile):
         return True
@@ -79,4 +92,9 @@ def _reachable(recipe: Recipe, source: TaskSource) -> bool:
     return home is not None
 
 
-RULES: tuple[Rule, ...] = (named_tasks_exist, languages_are_of_the_task, named_tasks_can_be_asked)
+RULES: tuple[Rule, ...] = (
+    named_tasks_exist,
+    languages_are_of_the_task,
+    named_tasks_can_be_asked,
+    revisions_are_of_the_tasks_datasets,
+)

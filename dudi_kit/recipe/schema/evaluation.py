@@ -50,6 +50,9 @@ class NamedTask(Strict):
     shots: ShotCount | None = None
     """Worked examples in front of each question; default: what the task says for the mode."""
 
+    revisions: dict[Text, Text] = Field(default={})
+    """Dataset on the hub (`owner/name`) → commit or tag at which it is read, in place of the one in the task file."""
+
     scoring: Scoring = "generation"
     """`generation`: the answer is written and parsed; `logprob`: the label whose words are likeliest is the answer."""
 
