@@ -8,12 +8,25 @@ from transformers import PreTrainedModel
 
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.ledger import Ledger
+from dudi_kit.errors import DataError
+from dudi_kit.evaluate.batching import of_like_length
 from dudi_kit.evaluate.generate import Answer, greedy_batches
 from dudi_kit.evaluate.likelihood import Question, answer_nats
 from dudi_kit.evaluate.progress import Advance
 from dudi_kit.evaluate.store import Answers, Said
 from dudi_kit.evaluate.task_rows import TaskRow
 from dudi_kit.recipe.schema.task import Scoring
+
+
+class AllTooLong(DataError):
+    """No row of a task fits into the model's context."""
+
+
+def all_too_long(tokens: Sequence[int], room: int, hint: str) -> str:
+    """Why no row was asked. tokens: of each row with its answer; room: for them; hint: what helps."""
+    lengths = f"{min(tokens):,} to {max(tokens):,} tokens"
+    return f"every row is too long: prompt and answer are {lengths}, and there is room for {room:,}. {hint}"
+
 
 TOO_LONG = "row of task {} not asked: prompt and answer exceed the context"
 
@@ -31,6 +44,9 @@ class Asking:
     context: int
     """Longest input of the model in tokens."""
 
+    until: str | None = None
+    """What ends a written answer besides an end of turn."""
+
 
 @dataclass(frozen=True)
 class _Asked:
@@ -39,6 +55,8 @@ class _Asked:
     row: TaskRow
     key: str
     question: Question
+    tokens: int
+    """Of the prompt and the longest answer."""
 
 
 def answer_rows(
@@ -51,8 +69,18 @@ def answer_rows(
     ledger: Ledger,
     progress: Advance,
 ) -> dict[str, Said]:
-    """Id of the row → what was said. Rows answered before are not asked; nor are those too long, which are counted."""
-    asked = [item for row in rows if (item := _asked(row, encoder, how, answers, ledger)) is not None]
+    """Id of the row → what was said. Rows answered before are not asked; nor are those too long, which are counted.
+
+    AllTooLong: all of them are too long.
+    """
+    every = [_asked(row, encoder, how, answers) for row in rows]
+    asked = [item for item in every if item.tokens <= how.context]
+    for item in every:
+        if item.tokens > how.context:
+            ledger.count(TOO_LONG.format(item.row.task), item.row.language, f"{item.row.task}:{item.row.id}")
+    if every and not asked:
+        hint = "Show fewer worked examples (shots), or choose a model with a longer context"
+        raise AllTooLong(all_too_long([item.tokens for item in every], how.context, hint))
     fresh = [item for item in asked if item.key not in answers]
     progress(len(rows) - len(fresh))
     for some in _answered(model, encoder, fresh, how):
@@ -62,17 +90,15 @@ def answer_rows(
     return {item.row.id: answers[item.key] for item in asked}
 
 
-def _asked(row: TaskRow, encoder: Encoder, how: Asking, answers: Answers, ledger: Ledger) -> _Asked | None:
+def _asked(row: TaskRow, encoder: Encoder, how: Asking, answers: Answers) -> _Asked:
     prompt = encoder.completion_ids(row.prompt) if isinstance(row.prompt, str) else encoder.prompt_ids(row.prompt)
     texts = row.answers if how.scoring == "logprob" else row.answers[row.gold : row.gold + 1]
     # A space between a tag and its answer is the first piece of the answer, as it is where a model goes on.
     question = Question(prompt, [encoder.text_ids(text) for text in texts])
-    longest = max(how.max_new_tokens if how.scoring == "generation" else 0, *map(len, question.answers), 0)
-    if len(prompt) + longest > how.context:
-        ledger.count(TOO_LONG.format(row.task), row.language, f"{row.task}:{row.id}")
-        return None
-    limit = how.max_new_tokens if how.scoring == "generation" else 0
-    return _Asked(row, answers.key(how.scoring, limit, prompt, question.answers), question)
+    limit, until = (how.max_new_tokens, how.until) if how.scoring == "generation" else (0, None)
+    longest = max(limit, *map(len, question.answers), 0)
+    key = answers.key(how.scoring, limit, until, prompt, question.answers)
+    return _Asked(row, key, question, len(prompt) + longest)
 
 
 def _answered(model: PreTrainedModel, encoder: Encoder, asked: Sequence[_Asked], how: Asking) -> Iterator[list[Said]]:
@@ -84,13 +110,13 @@ def _answered(model: PreTrainedModel, encoder: Encoder, asked: Sequence[_Asked],
             [item.question.prompt for item in asked],
             max_new_tokens=how.max_new_tokens,
             batch_size=how.batch_size,
+            until=how.until,
         ):
             items = [asked[i] for i in said]
             yield list(map(_said, items, said.values(), _nats(model, encoder, items, how)))
         return
-    by_length = sorted(asked, key=lambda item: -len(item.question.prompt))
-    for start in range(0, len(by_length), how.batch_size):
-        items = by_length[start : start + how.batch_size]
+    for places in of_like_length([item.tokens for item in asked], how.batch_size):
+        items = [asked[i] for i in places]
         yield [_said(item, None, nats) for item, nats in zip(items, _nats(model, encoder, items, how), strict=True)]
 
 

@@ -27,6 +27,7 @@ from dudi_kit.data.batches import Batch, join
 from dudi_kit.data.encode import Encoded, Encoder
 from dudi_kit.data.example import Example
 from dudi_kit.data.ledger import Ledger
+from dudi_kit.evaluate.batching import of_like_length
 from dudi_kit.evaluate.progress import Advance
 from dudi_kit.evaluate.scores import BitsPerByte
 from dudi_kit.models.reading import frozen_response_logits
@@ -52,11 +53,10 @@ def bits_per_byte(
         encoded = encoder.encode(example, max_length=max_length, on_too_long="skip", ledger=ledger)
         if encoded is not None:
             rows.append(encoded)
-    rows.sort(key=lambda row: -len(row.prompt_ids) - len(row.response_ids))
     totals: dict[str, BitsPerByte] = {}
     with _evaluating(model):
-        for start in range(0, len(rows), batch_size):
-            some = rows[start : start + batch_size]
+        for places in of_like_length([len(row.prompt_ids) + len(row.response_ids) for row in rows], batch_size):
+            some = [rows[i] for i in places]
             for row, nats in zip(some, _nats(model, _batch(some, encoder.pad_id).to(model.device)), strict=True):
                 language = row.example.language
                 totals[language] = _added(totals.get(language), row, nats)

@@ -3,9 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from dudi_kit.data.encode import Encoder
+from dudi_kit.evaluate.batching import of_like_length
 from dudi_kit.evaluate.progress import Advance
 from dudi_kit.models.generation import Continuation, Stops, continue_prompts
 
@@ -18,7 +21,7 @@ class Answer(NamedTuple):
     """Tokens, the end of turn not counted."""
 
     truncated: bool
-    """It reached `max_new_tokens` before its end of turn."""
+    """It reached `max_new_tokens` before its end."""
 
 
 def greedy(
@@ -46,19 +49,53 @@ def greedy_batches(
     *,
     max_new_tokens: int,
     batch_size: int,
+    until: str | None = None,
 ) -> Iterator[dict[int, Answer]]:
     """The same batch by batch: index of the prompt → its answer.
 
-    Prompts are batched by length, the longest first, so that little is padded and lack of memory shows at once.
+    until: a text that ends an answer too, as the end of its line does where a model completes a text and has learned
+    no end of turn. It counts behind the first text only.
     """
     stops = Stops(tuple(encoder.stop_ids), encoder.pad_id)
-    by_length = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    for start in range(0, len(by_length), batch_size):
-        rows = by_length[start : start + batch_size]
-        said = continue_prompts(model, [prompts[i] for i in rows], stops, max_new_tokens=max_new_tokens)
-        yield {row: _answer(encoder, continuation) for row, continuation in zip(rows, said, strict=True)}
+    for places in of_like_length([len(prompt) for prompt in prompts], batch_size):
+        said = continue_prompts(
+            model,
+            [prompts[i] for i in places],
+            stops,
+            max_new_tokens=max_new_tokens,
+            processors=[] if until is None else [EndBehind(until, encoder)],
+        )
+        yield {i: _answer(encoder, continuation, until) for i, continuation in zip(places, said, strict=True)}
 
 
-def _answer(encoder: Encoder, said: Continuation) -> Answer:
+class EndBehind:
+    """A logits processor that lets nothing but the end of turn follow where `until` has been said."""
+
+    def __init__(self, until: str, encoder: Encoder) -> None:
+        self.until, self.encoder = until, encoder
+        self.prompt_columns: int | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: D102 – transformers' interface
+        if self.prompt_columns is None:  # at the first token
+            self.prompt_columns = input_ids.shape[1]
+        said = (self.encoder.decode(ids) for ids in input_ids[:, self.prompt_columns :].tolist())
+        over_B = torch.tensor([before(text, self.until) is not None for text in said], device=scores.device)
+        ending = torch.full_like(scores[:1], -torch.inf)
+        ending[:, self.encoder.end_of_turn_id] = 0
+        return torch.where(over_B[:, None], ending, scores)
+
+
+def before(text: str, until: str) -> str | None:
+    """What stands before the first `until` behind any text; None where there is none.
+
+    A model may begin with a line break: answers are looked for behind it.
+    """
+    end = text.find(until, len(text) - len(text.lstrip()))
+    return None if end < 0 else text[:end]
+
+
+def _answer(encoder: Encoder, said: Continuation, until: str | None) -> Answer:
     ids = said.ids[:-1] if said.ended else said.ids
-    return Answer(encoder.decode(ids), len(ids), truncated=not said.ended)
+    text = encoder.decode(ids)
+    whole = None if until is None else before(text, until)
+    return Answer(text if whole is None else whole, len(ids), truncated=not said.ended and whole is None)

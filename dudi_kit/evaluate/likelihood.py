@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from dudi_kit.data.batches import join
+from dudi_kit.evaluate.batching import of_like_length
 from dudi_kit.evaluate.progress import Advance
 from dudi_kit.models.reading import frozen_response_logits
 
@@ -40,10 +41,10 @@ def answer_nats(
     Batches of like length, the longest first. progress: called with the number of answers that were read.
     """
     asked = [(q, a) for q, question in enumerate(questions) for a in range(len(question.answers))]
-    asked.sort(key=lambda at: -len(questions[at[0]].prompt) - len(questions[at[0]].answers[at[1]]))
+    lengths = [len(questions[q].prompt) + len(questions[q].answers[a]) for q, a in asked]
     nats = [[math.nan] * len(question.answers) for question in questions]
-    for start in range(0, len(asked), batch_size):
-        some = asked[start : start + batch_size]
+    for places in of_like_length(lengths, batch_size):
+        some = [asked[i] for i in places]
         inputs = [(questions[q].prompt, questions[q].answers[a]) for q, a in some]
         for (q, a), value in zip(some, _batch_nats(model, inputs, pad_id), strict=True):
             nats[q][a] = value

@@ -98,7 +98,11 @@ def _kind(data: NamedData, asked: LanguageRows) -> dict[str, Any]:
     return {
         "output_type": "generate_until",
         "doc_to_target": "reference",
-        "generation_kwargs": {"until": [NO_STOP], "max_gen_toks": data.task.max_new_tokens, "do_sample": False},
+        "generation_kwargs": {
+            "until": [asked.until or NO_STOP],
+            "max_gen_toks": data.task.max_new_tokens,
+            "do_sample": False,
+        },
         "filter_list": [
             {
                 "name": "answer",
@@ -109,8 +113,12 @@ def _kind(data: NamedData, asked: LanguageRows) -> dict[str, Any]:
             }
         ],
         "metric_list": metrics,
-        "metadata": {"version": 1, "differs": UNSAID["labels" if asked.labels else "references"]},
+        "metadata": {"version": 1, "differs": UNSAID["labels" if asked.labels else "references"] + _ending(asked)},
     }  # fmt: skip
+
+
+def _ending(asked: LanguageRows) -> str:
+    return "; an answer that begins with a line break is empty there" if asked.until else ""
 
 
 def _pattern(asked: LanguageRows) -> str:

@@ -70,7 +70,7 @@ def score_language(
     """
     heard = [Heard(row, said[row.id]) for row in asked.rows if row.id in said]
     if not heard:
-        raise DataError("every row is too long" if asked.rows else "no rows")
+        raise DataError("no row was answered" if asked.rows else "no rows")
     rows = _rows(task, asked, heard, language)
     if rows.silent:
         raise DataError(f"all {len(heard):,} answers are empty: a model that says nothing has no score")

@@ -11,6 +11,10 @@ Prompt = tuple[Turn, ...] | str
 """Turns for a model that chats; a text for one that completes."""
 
 
+SEPARATOR = "\n\n"
+"""Between the parts of a text to complete."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """The templates of a task in one language."""
@@ -32,6 +36,9 @@ class Frame:
     labels: Mapping[str, str]
     """Label → its word."""
 
+    until: str | None
+    """What ends an answer besides an end of turn, where a text is completed: what ends those of the worked examples."""
+
 
 def fill(template: str, values: Mapping[str, str]) -> str:
     """The template with `{name}` replaced where the values have the name; all other braces are text."""
@@ -51,8 +58,9 @@ def own_frame(task: TaskFile, language: str, mode: Mode) -> Frame:
         answer="{answer_tag} {label}" if tag else "{label}",
         answer_tag=tag,
         tag_is_given=mode == "base" and bool(tag),
-        separator="\n\n",
+        separator=SEPARATOR,
         labels=labels,
+        until=None if mode == "instruct" else "\n" if tag else SEPARATOR,
     )
 
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Example, plain
 from dudi_kit.data.ledger import Ledger
+from dudi_kit.evaluate.answering import all_too_long
 from dudi_kit.evaluate.bits import bits_per_byte
 from dudi_kit.evaluate.generate import Answer, greedy
 from dudi_kit.evaluate.metrics import EXACT_METRICS, METRICS, is_correct, is_null, normalise
@@ -67,7 +68,7 @@ def evaluate_model(
     for name, data in tasks.items():
         rows = answer_task(model, encoder, name, data, context, batch_size, track, ledger)
         scores[name] = score_task(name, data.task, rows, ledger)
-        missing += missing_languages(name, data, scores[name])
+        missing += missing_languages(name, data, scores[name], encoder, context)
         answers += rows
     if named:
         assert folder is not None, "answers to named tasks are kept as they come in"
@@ -80,7 +81,7 @@ def evaluate_model(
         measured = bits_per_byte(
             model, encoder, held_out, max_length=max_length, batch_size=batch_size, ledger=ledger, progress=advance
         )
-    missing += missing_bits(measured, held_out, tasks)
+    missing += missing_bits(measured, held_out, tasks, encoder, max_length)
     bits = {language: result for language, result in measured.items() if math.isfinite(result.nats)}
     mean = mean_of({language: result.value for language, result in bits.items()})
     return Scores(scores, bits, mean, missing, aggregates(scores), ledger.as_json())
@@ -160,11 +161,18 @@ def _means(metrics: Iterable[str], languages: Mapping[str, LanguageScores]) -> d
     return {metric: mean for metric, mean in means.items() if mean is not None}
 
 
-def missing_languages(name: str, data: TaskData, scores: TaskScores) -> list[Missing]:
+def missing_languages(name: str, data: TaskData, scores: TaskScores, encoder: Encoder, context: int) -> list[Missing]:
     """Languages that the recipe names for a task, or that its rows are in, without an answered row."""
     found = {example.language for example in data.examples}
+
+    def reason(language: str) -> str:
+        most = data.task.max_new_tokens
+        tokens = [len(encoder.prompt_ids(each.prompt)) + most for each in data.examples if each.language == language]
+        hint = f"Lower max_new_tokens ({most:,}), or choose a model with a longer context"
+        return all_too_long(tokens, context, hint) if tokens else "no rows"
+
     return [
-        Missing(name, language, "every row is too long" if language in found else "no rows")
+        Missing(name, language, reason(language))
         for language in sorted((found | _declared(data.task)) - set(scores.languages))
     ]
 
@@ -176,7 +184,11 @@ def _declared(task: Task) -> set[str]:
 
 
 def missing_bits(
-    bits: Mapping[str, BitsPerByte], held_out: Sequence[Example], tasks: Mapping[str, TaskData]
+    bits: Mapping[str, BitsPerByte],
+    held_out: Sequence[Example],
+    tasks: Mapping[str, TaskData],
+    encoder: Encoder,
+    max_length: int,
 ) -> list[Missing]:
     """Languages of the held-out rows or of a task that have no finite bits per byte, with the reason."""
     found = {example.language for example in held_out}
@@ -185,7 +197,11 @@ def missing_bits(
     def reason(language: str) -> str:
         if language not in found:
             return "no held-out rows"
-        return "the model's loss is not a finite number" if language in bits else "every row is too long"
+        if language in bits:
+            return "the model's loss is not a finite number"
+        rows = [example for example in held_out if example.language == language]
+        tokens = [len(encoder.prompt_ids(row.prompt)) + len(encoder.response_ids(row.response)) for row in rows]
+        return all_too_long(tokens, max_length, "Raise data.max_length, if the model's context allows")
 
     measured = {language for language, result in bits.items() if math.isfinite(result.nats)}
     return [Missing(BITS, language, reason(language)) for language in sorted(wanted - measured)]

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.errors import DataError, EnvironmentLack
-from dudi_kit.evaluate.answering import Asking, answer_rows
+from dudi_kit.evaluate.answering import AllTooLong, Asking, answer_rows
 from dudi_kit.evaluate.named import FIGURES, aggregates, score_language
 from dudi_kit.evaluate.progress import Track
 from dudi_kit.evaluate.scores import AnswerRow, LanguageScores, Mean, Missing, Scores, TaskFacts, TaskScores, mean_of
@@ -91,7 +91,11 @@ def score_named(entries: Mapping[str, NamedData], listen: Listen) -> Outcome:
         languages: dict[str, LanguageScores] = {}
         found.missing += [Missing(name, language, reason) for language, reason in entry.missing.items()]
         for language, rows in entry.rows.items():
-            said, seconds = listen(name, entry, language, rows)
+            try:
+                said, seconds = listen(name, entry, language, rows)
+            except AllTooLong as error:
+                found.missing.append(Missing(name, language, str(error)))
+                continue
             try:
                 scores, answered = score_language(entry.task, rows, said, language, seconds=seconds)
             except (DataError, EnvironmentLack) as error:
@@ -111,7 +115,7 @@ def named_scores(outcome: Outcome, ledger: Ledger) -> Scores:
 def _answers(
     name: str, entry: NamedData, rows: LanguageRows, language: str, asked: Asked, track: Track, ledger: Ledger
 ) -> dict[str, Said]:
-    how = Asking(entry.settings.scoring, entry.task.max_new_tokens, asked.batch_size, asked.context)
+    how = Asking(entry.settings.scoring, entry.task.max_new_tokens, asked.batch_size, asked.context, rows.until)
     kept = Answers(asked.answers / f"{name}.{language}.jsonl", asked.weights)
     with track(f"{name} {language}", len(rows.rows)) as advance:
         return answer_rows(asked.model, asked.encoder, rows.rows, how, kept, ledger=ledger, progress=advance)

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from dudi_kit.errors import DataError
-from dudi_kit.evaluate.prompts import Frame, fill
+from dudi_kit.evaluate.prompts import SEPARATOR, Frame, fill
 from dudi_kit.recipe.schema.task import Mode, TaskFile
 from dudi_kit.recipe.task_files import PLACEHOLDER
 from dudi_kit.recipe.task_places import SEAHELM_TASKS, prompt_files
@@ -55,8 +55,9 @@ def seahelm_frame(task: TaskFile, language: str, mode: Mode, home: Path) -> Fram
         answer=answer or "{label}",
         answer_tag=tag,
         tag_is_given=False,
-        separator="\n\n",  # its chat_templates/base_model.jinja joins messages so, and ends with one
+        separator=SEPARATOR,  # its chat_templates/base_model.jinja joins messages so, and ends with one
         labels=labels,
+        until=None if mode == "instruct" else SEPARATOR,
     )
 
 

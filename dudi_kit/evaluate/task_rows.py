@@ -100,6 +100,9 @@ class LanguageRows:
     prompts: str
     """Whose prompts these are: `dudi-kit` or `SEA-HELM`."""
 
+    until: str | None
+    """What ends an answer besides an end of turn."""
+
     shown: tuple[str, ...]
     """Ids of the worked examples."""
 
@@ -167,6 +170,7 @@ class _Language:
             source=self.table.name,
             data=self.data,
             prompts=self.prompts,
+            until=self.frame.until,
             shown=tuple(item.id for item in shown),
         )
 

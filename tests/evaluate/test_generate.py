@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dudi_kit.evaluate.generate import greedy
+from dudi_kit.evaluate.generate import before, greedy, greedy_batches
 
 
 @pytest.fixture
@@ -59,3 +59,50 @@ def test_progress_counts_every_row(model, encoder, prompts):
 
 def test_no_prompts_no_answers(model, encoder):
     assert greedy(model, encoder, [], max_new_tokens=4, batch_size=4) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "until", "expected"),
+    [
+        (" naik\n\nTeks: lain", "\n", " naik"),
+        ("\n naik\nTeks: lain", "\n", "\n naik"),
+        ("satu\ndua\n\ntiga", "\n\n", "satu\ndua"),
+        ("naik", "\n", None),
+        ("\n\n", "\n", None),
+        ("", "\n", None),
+    ],
+)
+def test_an_answer_ends_at_the_first_line_break_behind_a_text(text, until, expected):
+    assert before(text, until) == expected
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 100])
+def test_an_answer_that_ends_with_its_line_is_whole_and_stops_there(model, encoder, prompts, batch_size):
+    """The text that ends an answer is taken from what the model says without it, so that some answers hold it."""
+    free = greedy(model, encoder, prompts, max_new_tokens=12, batch_size=batch_size)
+    until = next(answer.text.strip()[3:5] for answer in free if len(answer.text.strip()) > 8)
+    batches = greedy_batches(model, encoder, prompts, max_new_tokens=12, batch_size=batch_size, until=until)
+    ended = {i: answer for some in batches for i, answer in some.items()}
+    held = [before(answer.text, until) for answer in free]
+    assert any(text is not None for text in held)
+    assert any(text is None for text in held)
+    for i, (answer, text) in enumerate(zip(free, held, strict=True)):
+        if text is None:
+            assert ended[i] == answer
+        else:
+            assert (ended[i].text, ended[i].truncated) == (text, False)
+            assert ended[i].token_count <= answer.token_count
+
+
+def test_generation_ends_once_all_answers_have(model, encoder, prompts):
+    """The line of each is over at once: a token for the line, and one for the end of turn."""
+    forward, steps = model.forward, []
+    model.forward = lambda *args, **kwargs: steps.append(1) or forward(*args, **kwargs)
+    free = greedy(model, encoder, prompts[:1], max_new_tokens=12, batch_size=1)[0]
+    assert len(steps) == 12, "the model does not stop by itself"
+    steps.clear()
+    until = free.text.strip()[1]
+    (answer,) = next(
+        iter(greedy_batches(model, encoder, prompts[:1], max_new_tokens=12, batch_size=1, until=until))
+    ).values()
+    assert len(steps) == answer.token_count + 1 < 12

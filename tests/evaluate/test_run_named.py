@@ -1,6 +1,7 @@
 """Named tasks from the files to the scores, on a tiny model: asked once, kept, scored, and nothing silently 0."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,9 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def run(model: LlamaForCausalLM, encoder: Encoder, tmp_path: Path) -> Run:
-    def evaluate(tasks: dict[str, Any], weights: str = "these") -> Outcome:
+    def evaluate(tasks: dict[str, Any], weights: str = "these", context: int = 100_000) -> Outcome:
         data = named_data(Evaluation.model_validate({"tasks": tasks}), Ledger())
-        asked = Asked(model.eval(), encoder, 100_000, 2, tmp_path / "answers", weights)
+        asked = Asked(model.eval(), encoder, context, 2, tmp_path / "answers", weights)
         return evaluate_named(data, asked, track=silent, ledger=Ledger())
 
     return evaluate
@@ -57,7 +58,7 @@ def _says(monkeypatch: pytest.MonkeyPatch, answer: Callable[[int], str]) -> list
     """Replace generation; the prompts that were asked are counted in the list."""
     asked: list[int] = []
 
-    def greedy(model: Any, encoder: Any, prompts: list[Any], *, max_new_tokens: int, batch_size: int) -> Any:
+    def greedy(model: Any, encoder: Any, prompts: list[Any], **_: Any) -> Any:
         for i in range(len(prompts)):
             asked.append(i)
             yield {i: answering.Answer(answer(i), 1, truncated=False)}
@@ -106,6 +107,20 @@ def test_a_model_that_says_nothing_has_no_score(monkeypatch: pytest.MonkeyPatch,
     assert found.tasks["up"].languages == {}
     assert "all 5 answers are empty" in found.missing[0].reason
     assert aggregates(found.tasks)[0].languages == {}
+
+
+def test_rows_that_do_not_fit_are_missing_with_their_lengths(run: Run, task: Path) -> None:
+    found = run({"up": {"task": str(task), "mode": "base", "scoring": "logprob"}}, context=5)
+    assert found.tasks["up"].languages == {}
+    (missing,) = found.missing
+    told = r"every row is too long: prompt and answer are \d+ to \d+ tokens, and there is room for 5\. Show fewer"
+    assert re.match(told, missing.reason)
+
+
+def test_an_answer_to_a_text_to_complete_ends_with_its_line(run: Run, task: Path) -> None:
+    """A random model writes line breaks, and no end of turn that it was never taught."""
+    answers = {mode: run({mode: {"task": str(task), "mode": mode}}).answers for mode in ("base", "instruct")}
+    assert all("\n" not in row.answer.removeprefix("Jawaban:").strip() for row in answers["base"])
 
 
 def test_requests_are_checked_for_form_and_language(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
