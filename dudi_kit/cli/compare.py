@@ -49,7 +49,10 @@ def _show(found: "Across") -> None:
         table.add_row(Text(f"{line.task} {line.language}"), f"{line.items:,}", *cells)
     console.out.print(table)
     console.say("Percent, with 95 % intervals over items; below it the paired difference from the first column.", "dim")
-    console.say("* p < 0.05, ** p < 0.01, *** p < 0.001, adjusted over all differences that are shown.", "dim")
+    if any(line.normalised for line in found.lines):
+        names = dict.fromkeys(line.task for line in found.lines if line.normalised)
+        console.say(f"0 is guessing, 100 all right, without a floor: {', '.join(names)}.", "dim")
+    console.say("* p < 0.05, ** p < 0.01, *** p < 0.001, adjusted over all that are shown (Holm).", "dim")
     for remark in found.remarks:
         console.notice(remark)
 
@@ -57,9 +60,9 @@ def _show(found: "Across") -> None:
 def _standing(standing: "Standing") -> str:
     value = f"{standing.value:.1f}"
     if standing.interval:
-        value += f" ({standing.interval.low:.1f}–{standing.interval.high:.1f})"
+        value += f" ({standing.interval.low:.1f} … {standing.interval.high:.1f})"
     if standing.difference is None:
-        return value
+        return value.replace("-", "−")
     assert standing.p is not None, "every difference has a p"
     stars = "*" * sum(standing.p < level for level in (0.05, 0.01, 0.001))
     bounds = standing.difference.interval

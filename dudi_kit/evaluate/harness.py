@@ -6,43 +6,22 @@ and the tokenizer that were trained are handed over as they are.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi_kit.errors import EnvironmentLack, UsageError
-
-Mode = Literal["instruct", "base"]
-"""With the tokenizer's chat template around each prompt, or without."""
+from dudi_kit.evaluate.harness_scores import HarnessScore, Mode
 
 NOT_SCORES = frozenset({"alias", "name", "sample_len", "sample_count"})
 
 
-@dataclass(frozen=True)
-class HarnessScore:
-    """One number of lm-eval."""
-
-    task: str
-    metric: str
-    """As lm-eval names it: metric and filter, such as `acc,none`."""
-
-    value: float
-    standard_error: float | None
-    rows: int | None
-
-
-@dataclass(frozen=True)
-class HarnessResults:
-    """What lm-eval measured, and how it was asked."""
+class Found(NamedTuple):
+    """What lm-eval measured."""
 
     version: str
-    mode: Mode
-    shots: int | None
-    """None: as each task says."""
-
     scores: list[HarnessScore]
 
 
@@ -56,7 +35,7 @@ def run_harness(
     shots: int | None = None,
     batch_size: int = 8,
     limit: int | None = None,
-) -> HarnessResults:
+) -> Found:
     """Run tasks of lm-eval, by name, on a model in memory.
 
     folder: task files of the user's own, looked at before those that lm-eval brings; without it only the latter.
@@ -88,7 +67,7 @@ def run_harness(
         raise EnvironmentLack(
             f"lm-eval can't run {', '.join(tasks)}: {first}. Its data comes from the hub, or from the task's own files."
         ) from error
-    return HarnessResults(lm_eval.__version__, mode, shots, _scores(found))
+    return Found(lm_eval.__version__, _scores(found))
 
 
 def _installed() -> Any:

@@ -15,6 +15,7 @@ from dudi_kit.evaluate.scores import (
     MetricScore,
     RightAnswer,
     TaskScores,
+    Unfloored,
 )
 from dudi_kit.evaluate.seahelm.aggregate import Aggregates, TaskScore, aggregate
 from dudi_kit.evaluate.seahelm.classification import above_chance
@@ -119,9 +120,11 @@ def _score(metric: TaskMetric, found: Scored, strata: Sequence[str] | None, labe
     if measured is None:
         return MetricScore(found.value)
     low, high = (100 * bound for bound in measured)
-    if metric == "balanced_accuracy":
-        low, high = (max(_above_chance(bound, len(labels)), 0.0) for bound in (low, high))
-    return MetricScore(found.value, (low, high))
+    if metric != "balanced_accuracy":
+        return MetricScore(found.value, (low, high))
+    low, high = (_above_chance(bound, len(labels)) for bound in (low, high))
+    bare = Unfloored(_above_chance(found.figures["accuracy"], len(labels)), (low, high)) if low < 0 else None
+    return MetricScore(found.value, (max(low, 0.0), max(high, 0.0)), unfloored=bare)
 
 
 def _above_chance(percent: float, choices: int) -> float:

@@ -22,6 +22,14 @@ from dudi_kit.recipe.schema.task import Competency, TaskMetric
 
 
 @dataclass(frozen=True)
+class Unfloored:
+    """What a score would be without a floor at 0."""
+
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class MetricScore:
     """One number with its uncertainty."""
 
@@ -32,6 +40,8 @@ class MetricScore:
     """95 % confidence interval of `value`, where the metric has one."""
 
     unit: str = "percent"
+    unfloored: Unfloored | None = None
+    """Where a floor cut the value or its interval: an interval from 0 to 0 would look like certainty."""
 
 
 @dataclass(frozen=True)

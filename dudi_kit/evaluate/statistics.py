@@ -10,7 +10,7 @@ The bootstrap draws n−1 of a stratum's n items (Rao & Wu 1988, JASA 83:231), b
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,39 +135,56 @@ def paired(first: Items, second: Items) -> Difference:
 
     ValueError: the items are not the same ones.
     """
-    if not np.array_equal(first.strata_N, second.strata_N):
+    return paired_mean([(first, second)])
+
+
+def paired_mean(pairs: Sequence[tuple[Items, Items]]) -> Difference:
+    """Compare two models by the mean of several scores, such as a task's in each language; each pair as in `paired`.
+
+    The scores' items are drawn apart, and the values of all items are exchanged in one test.
+    """
+    if any(not np.array_equal(first.strata_N, second.strata_N) for first, second in pairs):
         raise ValueError("a paired comparison needs the same items in the same order on both sides")
-    difference = first.with_values(first.values_N - second.values_N)
-    return Difference(difference.score, interval_of(replicates(difference)), _exchange_p(difference))
+    parts = [first.with_values(first.values_N - second.values_N) for first, second in pairs]
+    value = float(np.mean([part.score for part in parts]))
+    drawn = of_means([replicates(part, seed=SEED + place) for place, part in enumerate(parts)])
+    weighted = [part.values_N * _weights(part) / len(parts) for part in parts]
+    return Difference(value, drawn, _exchange_p(np.concatenate(weighted)))
 
 
-def _exchange_p(difference: Items) -> float:
-    """Exchanging an item's two values flips the sign of its difference."""
-    if not difference.values_N.any():
-        return 1.0
-    weights_N = np.empty(len(difference.values_N))
-    strata = difference.strata
+def _weights(items: Items) -> Floats:
+    """What each item's value counts for in the score."""
+    weights_N = np.empty(len(items.values_N))
+    strata = items.strata
     for stratum in strata:
         weights_N[stratum] = 1 / (len(stratum) * len(strata))
+    return weights_N
 
-    def statistic(values: Floats, axis: int = -1) -> Any:
-        return (values * weights_N).sum(axis=axis)
 
+def _exchange_p(weighted_N: Floats) -> float:
+    """Exchanging an item's two values flips the sign of its difference, here times what it counts for."""
+    if not weighted_N.any():
+        return 1.0
     tested = stats.permutation_test(
-        (difference.values_N,),
-        statistic,
+        (weighted_N,),
+        np.sum,
         permutation_type="samples",
         n_resamples=PERMUTATIONS,
         vectorized=True,
-        batch=max(1, MOST_CELLS // len(difference.values_N)),
+        batch=max(1, MOST_CELLS // len(weighted_N)),
         rng=SEED,
     )
     return float(tested.pvalue)
 
 
 def adjusted(p_values: Sequence[float]) -> list[float]:
-    """Of many comparisons at once: Benjamini–Hochberg, the share of false findings among those called so."""
-    return [float(p) for p in stats.false_discovery_control(p_values)] if p_values else []
+    """Of many comparisons at once: Holm (1979). Below 0.05, the chance of any false finding among them is."""
+    adjusted_p = [1.0] * len(p_values)
+    largest = 0.0
+    for place, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[i]))
+        adjusted_p[i] = largest
+    return adjusted_p
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """lm-eval from the command line: its tasks on a model of ours, and our tasks for it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
@@ -11,16 +11,15 @@ from rich.text import Text
 from dudi_kit.console import notice, out, say
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.errors import DataError
-from dudi_kit.evaluate.harness import HarnessResults, Mode, run_harness
+from dudi_kit.evaluate.harness import run_harness
+from dudi_kit.evaluate.harness_scores import RESULTS, HarnessScores, Mode, save_harness
 from dudi_kit.evaluate.lm_eval_export import export_task
 from dudi_kit.pipeline.benchmarks import read_named, tell_missing
 from dudi_kit.pipeline.choice import Choice
 from dudi_kit.pipeline.weights import loaded
-from dudi_kit.plan.layout import RunDir, write_json
+from dudi_kit.plan.layout import RunDir
 from dudi_kit.plan.models import tokenizer_of
 from dudi_kit.plan.schema import ModelSource
-
-RESULTS = "lm_eval.json"
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,11 @@ def ask_harness(source: ModelSource, wish: HarnessWish, run: RunDir) -> None:
         batch_size=wish.batch_size,
         limit=wish.limit,
     )
-    told = {"model": source.path, "dtype": source.dtype, "limit": wish.limit, "batch_size": wish.batch_size}
-    write_json(run.evaluation / RESULTS, {**told, **asdict(found)})
-    _show(found)
+    scores = HarnessScores(
+        found.version, wish.mode, wish.shots, source.path, source.dtype, wish.limit, wish.batch_size, found.scores
+    )
+    save_harness(scores, run.evaluation / RESULTS)
+    _show(scores)
     say(f"lm-eval's scores: {run.evaluation / RESULTS}")
 
 
@@ -78,7 +79,7 @@ def _some(names: Sequence[str]) -> str:
     return ",".join(names[:3]) + (",…" if len(names) > 3 else "")
 
 
-def _show(found: HarnessResults) -> None:
+def _show(found: HarnessScores) -> None:
     table = Table(title=Text(f"lm-eval {found.version}"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("task", "metric", "rows", "value", "± standard error"):
         table.add_column(name, justify="left" if name in ("task", "metric") else "right")

@@ -7,11 +7,11 @@ from dudi_kit.data.ledger import Ledger
 from dudi_kit.errors import RunDirectoryError
 from dudi_kit.evaluate.contamination import FILE as CONTAMINATION
 from dudi_kit.evaluate.contamination import save_contamination
+from dudi_kit.evaluate.harness_scores import RESULTS
 from dudi_kit.evaluate.progress import rich_track
 from dudi_kit.evaluate.run import evaluate_model
 from dudi_kit.evaluate.scores import Scores, load_scores, save_scores
 from dudi_kit.pipeline.benchmarks import EvaluationData, evaluation_data, resumable
-from dudi_kit.pipeline.bridge import RESULTS
 from dudi_kit.pipeline.contamination import check_contamination
 from dudi_kit.pipeline.weights import loaded, weights_of
 from dudi_kit.plan.chain import Stage

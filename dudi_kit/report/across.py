@@ -13,25 +13,21 @@ from typing import NamedTuple
 import numpy as np
 
 from dudi_kit.errors import RunDirectoryError
-from dudi_kit.evaluate.scores import AnswerRow, load_answers
+from dudi_kit.evaluate.scores import AnswerRow, load_answers, load_scores
 from dudi_kit.evaluate.statistics import (
     Difference,
     Interval,
-    Items,
     across_runs,
     adjusted,
     interval,
-    items_of,
     paired,
 )
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.recipe.schema.evaluation import Subject
+from dudi_kit.report.paired import ItemKey, Scale, by_place, in_points, item_values, scales_of
 
 SEED_AND_PLACE = (("training", "seed"), ("name",), ("description",), ("output",))
 """Settings that don't make another side."""
-
-ItemKey = tuple[str, str]
-"""Id and right answer: a task file that was changed has other items under the same ids."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +43,14 @@ class Standing(NamedTuple):
     """A side in one task and language."""
 
     value: float
-    """In percent."""
+    """In points of 100."""
 
     interval: Interval | None
     difference: Difference | None
     """From the first side, in percentage points; None for the first one itself."""
 
     p: float | None
-    """Of the difference, adjusted over all that are shown (Benjamini–Hochberg)."""
+    """Of the difference, adjusted over all that are shown (Holm)."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +64,9 @@ class Line:
 
     standings: list[Standing]
     """Of each side, in their order."""
+
+    normalised: bool
+    """The scores are normalised so that guessing is 0, as in the report, without a floor."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,8 @@ def sides_of(folders: Sequence[Path], subject: Subject) -> list[Side]:
 
 def compare_runs(sides: Sequence[Side]) -> Across:
     """Every task and language that all sides have answered; the first side is what the others are compared with."""
-    tables = [[_by_place(load_answers(file)) for file in side.answers] for side in sides]
+    tables = [[by_place(load_answers(file)) for file in side.answers] for side in sides]
+    scales = [scales_of(load_scores(file)) for side in sides for file in map(_scores, side.answers) if file.exists()]
     places = {place: None for runs in tables for table in runs for place in table}
     lines: list[Line] = []
     remarks: list[str] = []
@@ -114,35 +114,28 @@ def compare_runs(sides: Sequence[Side]) -> Across:
             continue
         if len(common) < len(every):
             remarks.append(f"{task} in {language}: {len(every) - len(common):,} of {len(every):,} items not in all")
-        lines.append(_line(task, language, found, sorted(common)))
+        scale = next((each[task, language] for each in scales if (task, language) in each), None)
+        lines.append(_line(task, language, found, sorted(common), scale))
     return Across(list(sides), _with_adjusted(lines), remarks)
 
 
 def _line(
-    task: str, language: str, found: Sequence[Sequence[Mapping[ItemKey, AnswerRow]]], keys: list[ItemKey]
+    task: str,
+    language: str,
+    found: Sequence[Sequence[Mapping[ItemKey, AnswerRow]]],
+    keys: list[ItemKey],
+    normalised: Scale | None,
 ) -> Line:
-    sides = [[_items(rows, keys) for rows in runs] for runs in found]
+    scale = normalised or Scale()
+    sides = [[item_values(rows, keys) for rows in runs] for runs in found]
     means = [runs[0].with_values(np.mean([items.values_N for items in runs], axis=0)) for runs in sides]
     standings = []
     for place, (runs, mean) in enumerate(zip(sides, means, strict=True)):
         measured = across_runs(runs).interval if len(runs) > 1 else interval(mean)
-        difference = _in_points(paired(mean, means[0])) if place else None
-        bounds = Interval(100 * measured.low, 100 * measured.high) if measured else None
-        standings.append(Standing(100 * mean.score, bounds, difference, None))
-    return Line(task, language, len(keys), standings)
-
-
-def _items(rows: Mapping[ItemKey, AnswerRow], keys: Sequence[ItemKey]) -> Items:
-    some = [rows[key] for key in keys]
-    strata = [row.stratum for row in some]
-    return items_of([(row.value or 0.0) / 100 for row in some], strata if any(strata) else None)
-
-
-def _in_points(difference: Difference) -> Difference:
-    bounds = difference.interval
-    return Difference(
-        100 * difference.value, Interval(100 * bounds.low, 100 * bounds.high) if bounds else None, difference.p
-    )
+        difference = in_points(paired(mean, means[0]), scale.slope) if place else None
+        bounds = Interval(*map(scale.points, measured)) if measured else None
+        standings.append(Standing(scale.points(mean.score), bounds, difference, None))
+    return Line(task, language, len(keys), standings, normalised is not None)
 
 
 def _with_adjusted(lines: Sequence[Line]) -> list[Line]:
@@ -153,18 +146,10 @@ def _with_adjusted(lines: Sequence[Line]) -> list[Line]:
             line.language,
             line.items,
             [s._replace(p=next(p)) if s.difference else s for s in line.standings],
+            line.normalised,
         )
         for line in lines
     ]
-
-
-def _by_place(rows: Sequence[AnswerRow]) -> dict[tuple[str, str], dict[ItemKey, AnswerRow]]:
-    """(task, language) → items that have a value of their own."""
-    found: dict[tuple[str, str], dict[ItemKey, AnswerRow]] = {}
-    for row in rows:
-        if row.value is not None:
-            found.setdefault((row.task, row.language), {})[row.id, row.reference] = row
-    return found
 
 
 def _side(folders: Sequence[Path], subject: Subject) -> Side:
@@ -174,6 +159,10 @@ def _side(folders: Sequence[Path], subject: Subject) -> Side:
             raise RunDirectoryError(f"{folder} has no answers of '{subject}': call `dudi-kit evaluate` first.")
     names = [folder.resolve().name for folder in folders]
     return Side(names[0] if len(names) == 1 else f"{names[0]} (+{len(names) - 1} seeds)", tuple(files))
+
+
+def _scores(answers: Path) -> Path:
+    return answers.with_name(answers.name.replace(".answers.jsonl", ".json"))
 
 
 def _answers(folder: Path, subject: str) -> Path:

@@ -21,6 +21,16 @@ MODE = "run-json"
 
 
 @dataclass(frozen=True)
+class DataRow:
+    """What one task in one language was scored on."""
+
+    task: str
+    language: str
+    what: str
+    hash: str
+
+
+@dataclass(frozen=True)
 class WeakRow:
     """One task in one language of one model, beyond its score."""
 
@@ -63,14 +73,15 @@ def competency_cells(model: Scores, answers: Sequence[AnswerRow]) -> dict[str, d
     found = _aggregates(model)
     if found is None:
         return {}
-    drawn = _drawn(model, answers)
+    drawn, below = _drawn(model, answers), _floored(model)
     ours: dict[str, str] = {theirs: competency.replace("_", " ") for competency, theirs in OF_COMPETENCY.items()}
     cells: dict[str, dict[str, Cell]] = defaultdict(dict)
     for language, competencies in found.competencies.items():
         for competency, mean in competencies.items():
             if mean.value is not None:
                 measured = _interval(drawn.get((competency, language), []))
-                cells[ours[competency]][language] = Cell(mean.value, measured)
+                floored = (competency, language) in below
+                cells[ours[competency]][language] = Cell(mean.value, measured, floored)
     return dict(cells)
 
 
@@ -90,6 +101,18 @@ def weak_rows(model: Scores) -> list[WeakRow]:
     ]
 
 
+def data_rows(scores: Mapping[Subject, Scores]) -> list[DataRow]:
+    """Files and datasets of every named task, each once: models are asked the same rows."""
+    found = {
+        DataRow(name, language, what, told): None
+        for model in scores.values()
+        for name, task in model.tasks.items()
+        for language, row in task.languages.items()
+        for what, told in row.data.items()
+    }
+    return list(found)
+
+
 def _aggregates(model: Scores) -> Aggregates | None:
     return next((each for each in model.aggregates if each.mode == MODE), None)
 
@@ -99,6 +122,17 @@ def _interval(parts: Sequence[Floats | None]) -> tuple[float, float] | None:
     if not known or len(known) < len(parts):
         return None
     return of_means(known)
+
+
+def _floored(model: Scores) -> set[tuple[str, str]]:
+    """(competency, language) of every score that lies below the floor."""
+    return {
+        (OF_COMPETENCY[task.about.competency], language)
+        for task in model.tasks.values()
+        if task.about is not None
+        for language, row in task.languages.items()
+        if row.weak is not None and row.weak.unfloored < 0
+    }
 
 
 def _drawn(model: Scores, answers: Sequence[AnswerRow]) -> dict[tuple[str, str], list[Floats | None]]:

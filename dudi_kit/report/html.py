@@ -9,11 +9,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from dudi_kit.evaluate.scores import BITS
-from dudi_kit.report.benchmarks import competency_cells, coverage_names, language_means, weak_rows
+from dudi_kit.report.benchmarks import competency_cells, coverage_names, data_rows, language_means, weak_rows
 from dudi_kit.report.compare import compare, number, without_table
 from dudi_kit.report.during import course_of
 from dudi_kit.report.facts import headline, spikes
 from dudi_kit.report.maps import competency_map, language_radar
+from dudi_kit.report.paired import paired_rows
 from dudi_kit.report.plots import (
     language_curves,
     loss_curves,
@@ -67,6 +68,8 @@ def _context(run: RunFiles) -> dict[str, Any]:
             for i, table in enumerate(table for table in comparisons if table.task != BITS)
         ],
         "most_pictures": MOST_PICTURES,
+        "paired": paired_rows(run.answers, run.scores),
+        "harness": run.harness,
         "named": _named(run),
         "contamination": _contamination(run),
         "bits": [(table, _svg(score_bars(table))) for table in comparisons if table.task == BITS],
@@ -125,6 +128,7 @@ def _named(run: RunFiles) -> dict[str, Any] | None:
         "radar": _svg(language_radar(means)),
         "maps": [(subject, picture) for subject, picture in maps if picture is not None],
         "weak": [(subject, weak_rows(run.scores[subject])) for subject in means],
+        "data": data_rows(run.scores),
     }
 
 

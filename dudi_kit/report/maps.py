@@ -30,6 +30,8 @@ class Cell(NamedTuple):
 
     value: float
     interval: tuple[float, float] | None
+    floored: bool = False
+    """A score in it lies below 0, the floor: its interval would be too narrow."""
 
 
 @styled
@@ -90,7 +92,6 @@ def _write(axis: Axes, x: int, y: int, cell: Cell | None) -> None:
         axis.text(x, y, "–", ha="center", va="center", color=GREY)
         return
     ink = "#ffffff" if cell.value > 70 else "#111111"
-    axis.text(x, y - (0.12 if cell.interval else 0), f"{cell.value:.1f}", ha="center", va="center", color=ink)
-    if cell.interval:
-        low, high = cell.interval
-        axis.text(x, y + 0.24, f"{low:.0f}–{high:.0f}", ha="center", va="center", color=ink, fontsize=6.5)
+    below = "floored" if cell.floored else "{:.0f}–{:.0f}".format(*cell.interval) if cell.interval else ""
+    axis.text(x, y - (0.12 if below else 0), f"{cell.value:.1f}", ha="center", va="center", color=ink)
+    axis.text(x, y + 0.24, below, ha="center", va="center", color=ink, fontsize=6.5)

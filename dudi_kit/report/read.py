@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from dudi_kit.errors import RunDirectoryError
 from dudi_kit.evaluate.contamination import FILE, Contamination, load_contamination
+from dudi_kit.evaluate.harness_scores import RESULTS, HarnessScores, load_harness
 from dudi_kit.evaluate.scores import AnswerRow, Scores, load_answers, load_scores
 from dudi_kit.plan.schema import PlannedPruning
 from dudi_kit.recipe.schema.evaluation import Subject
@@ -28,6 +29,7 @@ SUBJECTS: tuple[Subject, ...] = ("teacher", "before", "after")
 
 ROLLOUTS = "logs/rollouts.jsonl"
 TEXTS = ("language", "prompt", "reference", "sample")
+HARNESS = f"evaluation/{RESULTS}"
 CONTAMINATION = f"evaluation/{FILE}"
 
 T = TypeVar("T")
@@ -49,6 +51,9 @@ class RunFiles:
     evaluation_ledger: dict[str, dict[str, int]] = field(default_factory=dict)
     contamination: Contamination | None = None
     """None where nothing was looked for."""
+
+    harness: HarnessScores | None = None
+    """What lm-eval measured; None where it was not asked."""
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     """Lines of metrics.jsonl, in the order of their steps."""
@@ -87,6 +92,8 @@ def read_run(folder: Path) -> RunFiles:
     run.evaluation_ledger = _read(run, "evaluation/ledger.json", "dropped rows of tasks", _ledger) or {}
     if (folder / CONTAMINATION).is_file():
         run.contamination = _read(run, CONTAMINATION, "overlap with the training text", load_contamination)
+    if (folder / HARNESS).is_file():
+        run.harness = _read(run, HARNESS, "scores of lm-eval", load_harness)
     run.steps = _read(run, "metrics.jsonl", "loss curves", lambda path: _read_steps(path, run.notes)) or []
     if (folder / ROLLOUTS).is_file():  # a run without samples has none
         run.rollouts = _read(run, ROLLOUTS, "the student's samples", lambda path: _read_rollouts(path, run.notes)) or []

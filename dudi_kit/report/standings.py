@@ -29,14 +29,13 @@ def _tasks(scores: Scores) -> Table:
     for task, scored in scores.tasks.items():
         for place, (language, row) in enumerate(scored.languages.items()):
             score = next(iter(row.metrics.values()))
-            unfloored = f"{row.weak.unfloored:.1f}".replace("-", "−") if row.weak else "–"
             table.add_row(
                 Text("" if place else task),
                 Text(language),
                 f"{row.rows:,}",
                 "–" if row.of_rows is None else f"{row.of_rows:,}",
                 _value(score),
-                unfloored,
+                _unfloored(row, score),
                 _no_answer(row),
                 f"{row.truncated:,}",
             )
@@ -58,6 +57,14 @@ def _value(score: MetricScore) -> str:
     """With its 95 % interval."""
     around = f" ({score.interval[0]:.1f}–{score.interval[1]:.1f})" if score.interval else ""
     return f"{score.value:.1f}{around}"
+
+
+def _unfloored(row: LanguageScores, score: MetricScore) -> str:
+    """What a floor at 0 hides, with its interval where the floor cut that too."""
+    if row.weak is None:
+        return "–"
+    around = score.unfloored and " ({:.1f} … {:.1f})".format(*score.unfloored.interval)
+    return f"{row.weak.unfloored:.1f}{around or ''}".replace("-", "−")
 
 
 def _no_answer(row: LanguageScores) -> str:

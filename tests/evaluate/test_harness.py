@@ -11,7 +11,8 @@ from transformers import LlamaForCausalLM
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Turn
 from dudi_kit.errors import EnvironmentLack, UsageError
-from dudi_kit.evaluate.harness import Mode, run_harness
+from dudi_kit.evaluate.harness import run_harness
+from dudi_kit.evaluate.harness_scores import Mode
 
 pytest.importorskip("lm_eval", reason="lm-eval is an optional extra")
 

@@ -1,14 +1,19 @@
 """Our tasks in lm-eval: loaded and run offline, with the figures that both sides have in common."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from dudi_kit.evaluate.harness_scores import load_harness
 from dudi_kit.evaluate.scores import load_answers
-from tests.small import call, tokenizer
+from dudi_kit.plan.chain import build_chain
+from dudi_kit.plan.layout import write_json
+from dudi_kit.recipe.load import load_recipe
+from tests.small import call, tokenizer, write_chain
 
 pytest.importorskip("lm_eval", reason="lm-eval is an optional extra")
 
@@ -72,6 +77,30 @@ def test_written_answers_are_read_behind_their_tag(place: Path) -> None:
     pattern = settings.read_text(encoding="utf-8")
     assert "Jawaban:" in pattern
     assert "perjalanan" in pattern
+
+
+def test_a_recipes_student_is_asked_and_reported(place: Path) -> None:
+    """A recipe, as it is after training: lm-eval asks its final model, and the report shows what it found."""
+    file = write_chain(place / "recipes")
+    main = build_chain(load_recipe(file).recipe, file, place / "out")
+    for folder in (main.run.final, main.run.tokenizer):
+        shutil.copytree("model", folder)
+    write_json(main.run.lock, {"hash": main.lock})
+    chosen = ["--tasks", "topic", "--languages", "id", "--data-home", "home", "--shots", "0", "--scoring", "logprob"]
+    assert call("evaluate", "--export-lm-eval", "exported", *chosen).exit_code == 0
+    asked = ["--lm-eval", "dudi_topic_id", "--lm-eval-tasks", "exported", "--limit", "6", "-o", "out"]
+    result = call("evaluate", file, *asked)
+    assert result.exit_code == 0, result.output
+    found = load_harness(main.run.evaluation / "lm_eval.json")
+    assert (found.model, found.limit, found.mode) == (str(main.run.final), 6, "instruct")
+    assert [(score.task, score.metric, score.rows) for score in found.scores] == [("dudi_topic_id", "acc,none", 6)]
+    result = call("report", file, "-o", "out")
+    assert result.exit_code == 0, result.output
+    page = main.run.report.read_text(encoding="utf-8")
+    assert f"<td>dudi_topic_id</td><td>acc,none</td><td>6</td><td>{found.scores[0].value:.4f}</td>" in page
+    changed = call("evaluate", file, *asked, "--training.seed=9")
+    assert changed.exit_code == 1
+    assert "trained with other settings" in " ".join(changed.stderr.split())
 
 
 def test_what_does_not_fit_is_refused(place: Path) -> None:

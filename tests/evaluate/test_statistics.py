@@ -173,5 +173,6 @@ def test_a_mean_over_languages_is_surer_than_each() -> None:
 
 
 def test_many_comparisons_are_adjusted_by_hand() -> None:
-    assert adjusted([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.04, 0.04])
+    assert adjusted([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert adjusted([0.6, 0.5]) == [1.0, 1.0]
     assert adjusted([]) == []

@@ -1,12 +1,15 @@
 """Means of named tasks on the page: by language and competency, with intervals over items."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dudi_kit.evaluate.named import aggregates
 from dudi_kit.evaluate.scores import AnswerRow, LanguageScores, MetricScore, Scores, TaskFacts, TaskScores
+from dudi_kit.evaluate.seahelm.weak import Weak
 from dudi_kit.recipe.schema.task import Competency, TaskMetric
-from dudi_kit.report.benchmarks import competency_cells, coverage_names, language_means, weak_rows
+from dudi_kit.report.benchmarks import competency_cells, coverage_names, data_rows, language_means, weak_rows
 
 LABELS = ("ya", "tidak")
 
@@ -48,7 +51,22 @@ def test_a_cell_has_the_interval_of_its_items_above_chance(model: Scores, answer
 
 
 def test_a_cell_with_a_score_that_is_no_mean_of_rows_has_no_interval(model: Scores, answers: list[AnswerRow]) -> None:
-    assert competency_cells(model, answers)["generation"]["id"] == (40, None)
+    assert competency_cells(model, answers)["generation"]["id"] == (40, None, False)
+
+
+def test_a_cell_with_a_score_below_the_floor_is_marked(model: Scores, answers: list[AnswerRow]) -> None:
+    weak = Weak(-10.0, 45.0, 0.0, 0.0, None)
+    model.tasks["nli"].languages["id"] = replace(model.tasks["nli"].languages["id"], weak=weak)
+    assert competency_cells(model, answers)["reasoning"]["id"].floored
+
+
+def test_what_was_scored_on_is_told_once(model: Scores) -> None:
+    read = {"home/nli.jsonl": "sha256 ab", "hub:o/n": "commit cd"}
+    model.tasks["nli"].languages["id"] = replace(model.tasks["nli"].languages["id"], data=read)
+    rows = data_rows({"before": model, "after": model})
+    assert [(row.task, row.language, row.what, row.hash) for row in rows] == [
+        ("nli", "id", what, told) for what, told in read.items()
+    ]
 
 
 def test_language_means_go_over_competencies_and_say_what_they_cover(model: Scores) -> None:
