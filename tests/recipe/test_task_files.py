@@ -146,7 +146,7 @@ def codes(tmp_path: Path, use: str, text: str = RECIPE) -> list[tuple[str, str]]
         ("{task: topic, revisions: {Davlan/sib200: abc}}", []),
         (
             "{task: topic, revisions: {Davlan/sib20: abc}}",
-            [("evaluation.tasks.t.revisions.Davlan/sib20", "bad-choice")],
+            [("evaluation.tasks.t.revisions.Davlan/sib20", "needs-data")],
         ),
         ("{task: sentiment, mode: chat}", [("evaluation.tasks.t.mode", "bad-choice")]),
         ("{task: sentiment, max_new_tokens: 3}", [("evaluation.tasks.t.max_new_tokens", "unknown-key")]),

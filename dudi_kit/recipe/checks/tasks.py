@@ -82,7 +82,7 @@ def revisions_are_of_the_tasks_datasets(recipe: Recipe) -> Iterator[Complaint]:
                 hint = f"did you mean {near!r}?" if near else f"there is {listed(named)}" if named else "remove it"
                 message = f"{task.name} reads no dataset {dataset!r}"
                 where = (*path, "revisions", dataset)
-                yield Complaint(where, "bad-choice", message, hint, ((*path, "task"),), at_key=True)
+                yield Complaint(where, "needs-data", message, hint, ((*path, "task"),), at_key=True)
 
 
 def _reachable(recipe: Recipe, source: TaskSource) -> bool:
