@@ -27,12 +27,17 @@ Answers = Mapping[tuple[str, str], Mapping[ItemKey, AnswerRow]]
 class Scale(NamedTuple):
     """Share of the items' worth → points that are shown."""
 
-    slope: float = 100.0
-    offset: float = 0.0
+    chance: float = 0.0
+    """Share that guessing is worth, which is shown as 0."""
+
+    @property
+    def slope(self) -> float:
+        """Points that a share of 1 is worth."""
+        return 100 / (1 - self.chance)
 
     def points(self, share: float) -> float:
         """Of a score from 0 to 1."""
-        return self.slope * share + self.offset
+        return 100 * (share - self.chance) / (1 - self.chance)
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def by_place(rows: Sequence[AnswerRow]) -> dict[tuple[str, str], dict[ItemKey, A
 def scales_of(scores: Scores) -> dict[tuple[str, str], Scale]:
     """(task, language) → its scale, where a score is normalised so that guessing is 0."""
     return {
-        (name, language): Scale(100 / (1 - 1 / row.choices), -100 / (row.choices - 1))
+        (name, language): Scale(1 / row.choices)
         for name, task in scores.tasks.items()
         if task.about is not None and task.about.metric == "balanced_accuracy"
         for language, row in task.languages.items()

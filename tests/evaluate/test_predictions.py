@@ -97,4 +97,6 @@ def test_two_sets_of_predictions_are_compared_item_by_item(home: Path) -> None:
     assert result.exit_code == 0, result.output
     (line,) = json.loads(result.stdout)["lines"]
     first, second = line["standings"]
-    assert (line["items"], first[0], second[0], second[2]["value"]) == (4, 100, 50, -50)
+    half = 100 * (1 / 2 - 1 / 7) / (1 - 1 / 7)  # above chance: seven labels
+    assert (line["items"], first[0], line["normalised"]) == (4, 100, True)
+    assert (second[0], second[2]["value"]) == pytest.approx((half, half - 100))
