@@ -124,6 +124,9 @@ def _drawn_rows(language: str, asked: LanguageRows, limit: int, seed: int) -> La
 class Heard:
     """What one process's rows were answered with."""
 
+    context: int
+    """The student's room, in tokens."""
+
     answers: dict[str, list[AnswerRow]] = field(default_factory=dict)
     """Task of the recipe's own → answers."""
 
@@ -164,8 +167,8 @@ class StudentScorer:
 
     def ask(self, student: PreTrainedModel, process: int, processes: int, told: Told) -> Heard:
         """What the student says to this process's share of the rows. told: where it is, now and then."""
-        heard, track, mine = Heard(), _telling(told), slice(process, None, processes)
         context = context_of(student, self.max_length)
+        heard, track, mine = Heard(context), _telling(told), slice(process, None, processes)
         for name, data in self.drawn.tasks.items():
             share = replace(data, examples=data.examples[mine])
             heard.answers[name] = answer_task(
@@ -204,14 +207,15 @@ class StudentScorer:
             missing += [Missing(name, language, SILENT.format(count)) for language, count in silent.items()]
             spoken = [row for row in rows if row.language not in silent]
             tasks[name] = score_task(name, data.task, sorted(spoken, key=lambda row: row.id), ledger)
-            missing += [lack for lack in missing_languages(name, data, tasks[name]) if lack.language not in silent]
+            lacking = missing_languages(name, data, tasks[name], self.encoder, heard[0].context)
+            missing += [lack for lack in lacking if lack.language not in silent]
         said = {
             name: {id_: words for one in heard for id_, words in one.said[name].items()} for name in self.drawn.named
         }
         outcome = score_named(self.drawn.named, lambda name, *_: Words(said[name], None))
         bits = _added(one.bits for one in heard)
         if self.drawn.held_out:
-            missing += missing_bits(bits, self.drawn.held_out, self.drawn.tasks)
+            missing += missing_bits(bits, self.drawn.held_out, self.drawn.tasks, self.encoder, self.max_length)
         return self._scores(tasks | outcome.tasks, bits, [*missing, *outcome.missing], ledger)
 
     def _scores(

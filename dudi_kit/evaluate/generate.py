@@ -1,5 +1,6 @@
 """Greedy answers in batches of like length. What a model answers does not depend on the size of the batch."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel
 from dudi_kit.data.encode import Encoder
 from dudi_kit.evaluate.batching import of_like_length
 from dudi_kit.evaluate.progress import Advance
-from dudi_kit.models.generation import Continuation, Stops, continue_prompts
+from dudi_kit.models.generation import Continuation, Stops, continue_prompts, likeliest
 
 
 class Answer(NamedTuple):
@@ -63,26 +64,25 @@ def greedy_batches(
             [prompts[i] for i in places],
             stops,
             max_new_tokens=max_new_tokens,
-            processors=[] if until is None else [EndBehind(until, encoder)],
+            choose=likeliest if until is None else EndBehind(until, encoder),
         )
         yield {i: _answer(encoder, continuation, until) for i, continuation in zip(places, said, strict=True)}
 
 
 class EndBehind:
-    """A logits processor that lets nothing but the end of turn follow where `until` has been said."""
+    """Greedy, and the end of turn where `until` has been said (a `dudi_kit.models.generation.Choose`)."""
 
     def __init__(self, until: str, encoder: Encoder) -> None:
         self.until, self.encoder = until, encoder
-        self.prompt_columns: int | None = None
+        self.said: dict[int, list[int]] = defaultdict(list)
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: D102 – transformers' interface
-        if self.prompt_columns is None:  # at the first token
-            self.prompt_columns = input_ids.shape[1]
-        said = (self.encoder.decode(ids) for ids in input_ids[:, self.prompt_columns :].tolist())
-        over_B = torch.tensor([before(text, self.until) is not None for text in said], device=scores.device)
-        ending = torch.full_like(scores[:1], -torch.inf)
-        ending[:, self.encoder.end_of_turn_id] = 0
-        return torch.where(over_B[:, None], ending, scores)
+    def __call__(self, logits_bV: Tensor, row_b: Tensor, position: int) -> Tensor:  # noqa: D102 – as `Choose` says
+        chosen_b = likeliest(logits_bV, row_b, position)
+        over_b = [before(self.encoder.decode(self.said[row]), self.until) is not None for row in row_b.tolist()]
+        chosen_b = chosen_b.masked_fill(torch.tensor(over_b, device=chosen_b.device), self.encoder.end_of_turn_id)
+        for row, token in zip(row_b.tolist(), chosen_b.tolist(), strict=True):
+            self.said[row].append(token)
+        return chosen_b
 
 
 def before(text: str, until: str) -> str | None:

@@ -40,7 +40,16 @@ def sentiment(languages: tuple[str, ...] = ("id", "th")) -> NamedData:
 
     rows = {
         code: LanguageRows(
-            [row(code, i) for i in range(6)], "Jawaban:", ("positif", "negatif", "netral"), code, 6, "here", "ours", ()
+            [row(code, i) for i in range(6)],
+            "Jawaban:",
+            ("positif", "negatif", "netral"),
+            code,
+            6,
+            "here",
+            {},
+            "ours",
+            None,
+            (),
         )
         for code in languages
     }

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dudi_kit.pipeline.during import make_scorer
 from dudi_kit.train import loop, worker
 from dudi_kit.train.rollouts import OwnSampler
 
@@ -70,6 +71,6 @@ def counted(step: Any, reads: Reads, told: dict[str, Any]) -> Any:
 if __name__ == "__main__":
     reads, told = Reads(), {"samplings": [], "passes": 0}
     loop.Loop._step = counted(loop.Loop._step, reads, told)  # type: ignore[method-assign]
-    code = worker.main(sys.argv[1:])
+    code = worker.main(sys.argv[1:], make_scorer)
     sys.stdout.write(json.dumps(told | {"reads": reads.places}) + "\n")
     sys.exit(code)
