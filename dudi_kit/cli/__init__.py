@@ -7,7 +7,7 @@ A module for each family of commands, over the shell that all share (`app`). Hea
 import io
 import sys
 
-from dudi_kit.cli import compare, evaluate, look, recipes, runs, start, tasks, verbalize, verify  # noqa: F401 – importing them registers their commands
+from dudi_kit.cli import cache, compare, evaluate, look, recipes, runs, start, tasks, verbalize, verify  # noqa: F401 – importing them registers their commands
 from dudi_kit.cli.app import app
 
 __all__ = ["app", "main"]

@@ -62,6 +62,11 @@ class Predictions:
         """Of the logits."""
         return self.rows.dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Of the logits."""
+        return self.rows.device
+
     def logits(self, place: Place, out_NV: Tensor | None = None) -> Tensor:
         """[n, V] at these positions, detached: with a head written to `out_NV`, else not to be changed."""
         rows = self.rows.detach()[place]

@@ -39,7 +39,7 @@ def answers_file(stage: Stage, output: Path | None = None) -> Path:
     teacher = {
         "way": WAY_OF_ASKING,
         # What is not set says nothing: a key that a later version adds finds the old answers.
-        "settings": {key: value for key, value in settings.items() if value is not None},
+        "settings": {key: value for key, value in settings.items() if value is not None and key != "cache"},
         "lock": stage.depends_on["dependencies"].get("teacher"),
     }
     return (output or stage.run.path.parent) / ".asked" / f"{digest(teacher)[:16]}.jsonl"

@@ -148,9 +148,14 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code; the reason of a failure is told on stderr."""
+    """Exit code of the process."""
+    return alone(lambda: ask(RunDir(Path(arguments[0])), Path(arguments[1])))
+
+
+def alone(job: Callable[[], None]) -> int:
+    """Exit code of a process that does this; the reason of a failure is told on stderr."""
     try:
-        ask(RunDir(Path(arguments[0])), Path(arguments[1]))
+        job()
     except DudiError as error:
         fail(str(error))
         return error.exit_code

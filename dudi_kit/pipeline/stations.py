@@ -156,6 +156,12 @@ def prepare(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) -> 
     return stage
 
 
+def train_teacher(stage: Stage) -> None:
+    """Build the stage's teacher, where it is another recipe's and not there yet."""
+    if stage.teacher is not None and not is_trained(stage.teacher):
+        _train_chain(stage.teacher, Settings(1, resume=True, overwrite=False))
+
+
 def _chain(loaded: LoadedRecipe, output: Path | None, lock: Path | None) -> Stage:
     """The stages. lock: everything has to be as this file says, and the hub is read at its commits."""
     folder = output or Path(loaded.recipe.output.folder)

@@ -17,7 +17,7 @@ from dudi_kit.plan.memory import (
     reference_bytes,
     teacher_bytes,
 )
-from dudi_kit.plan.schema import PlannedDisk, PlannedMemory, Remedy, StageMemory
+from dudi_kit.plan.schema import PlannedCache, PlannedDisk, PlannedMemory, Remedy, StageMemory
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import PrunedStudent
 from dudi_kit.recipe.schema.signals import RefreshedReference
@@ -77,7 +77,7 @@ def host_bytes(job: Job) -> int:
     return libraries + (teacher + student if job.on_cpu else max(teacher, student))
 
 
-def planned_disk(recipe: Recipe, parameters: int, adapter: int | None) -> PlannedDisk:
+def planned_disk(recipe: Recipe, parameters: int, adapter: int | None, cache: PlannedCache | None) -> PlannedDisk:
     """What training leaves on disk at most. adapter: its parameters."""
     watched = recipe.evaluation.during_training is not None
     # Without checkpoints there is still the one that a signal leaves. The best step's is kept beside the newest.
@@ -85,6 +85,7 @@ def planned_disk(recipe: Recipe, parameters: int, adapter: int | None) -> Planne
     kept += watched
     checkpoint = checkpoint_bytes(recipe, parameters, adapter)
     final, tokenizers = (parameters + (adapter or 0)) * FP32, TOKENIZER_BYTES * (kept + 2)
+    cached = _yet_to_write(cache) if cache else 0
     pruned = final if isinstance(recipe.student, PrunedStudent) and recipe.student.cold_start is None else 0
     return PlannedDisk(
         checkpoint_bytes=checkpoint,
@@ -92,8 +93,14 @@ def planned_disk(recipe: Recipe, parameters: int, adapter: int | None) -> Planne
         final_bytes=final,
         pruned_bytes=pruned,
         tokenizer_bytes=tokenizers,
-        total_bytes=kept * checkpoint + final + pruned + tokenizers,
+        cache_bytes=cached,
+        total_bytes=kept * checkpoint + final + pruned + tokenizers + cached,
     )
+
+
+def _yet_to_write(cache: PlannedCache) -> int:
+    stores = [store for store in (cache.teacher, cache.reference) if store is not None and store.rows]
+    return sum(store.bytes * (store.rows - store.answered) // store.rows for store in stores)
 
 
 def checkpoint_bytes(recipe: Recipe, parameters: int, adapter: int | None) -> int:

@@ -21,6 +21,7 @@ from dudi_kit.models.scratch import architecture_config, count_parameters
 from dudi_kit.models.targets import count_trained
 from dudi_kit.plan.arithmetic import arithmetic
 from dudi_kit.plan.budget import planned_disk, planned_memory
+from dudi_kit.plan.caching import planned_cache
 from dudi_kit.plan.chain import Stage
 from dudi_kit.plan.contexts import check_contexts
 from dudi_kit.plan.engine import ds_config, launch_command
@@ -101,6 +102,8 @@ def build_plan(
     engine = ds_config(recipe, batches, parameters)
     adapter = recipe.student.adapter
     trained_parameters = count_trained(config, adapter) if adapter else None
+    cache = planned_cache(stage, student, teaching, made, batches.steps * batches.batch_size)
+    asked_teaching = None if cache and cache.needs_no_teacher else teaching
     return Plan(
         name=recipe.name,
         lock=stage.lock,
@@ -117,8 +120,9 @@ def build_plan(
         parameters=parameters,
         trained_parameters=trained_parameters,
         teacher_parameters=count_parameters(teaching.config) if teaching else None,
-        memory=planned_memory(job_of(recipe, config, teaching, made, batches, hardware, engine), hardware),
-        disk=planned_disk(recipe, parameters, trained_parameters),
+        memory=planned_memory(job_of(recipe, config, asked_teaching, made, batches, hardware, engine), hardware),
+        cache=cache,
+        disk=planned_disk(recipe, parameters, trained_parameters, cache),
         deepspeed=engine,
         launch=["python", *launch_command(processes, str(stage.run.path), resume=False)],
         launchers=launchers(str(stage.run.path), hardware),

@@ -145,6 +145,11 @@ class RunDir:
         """The page for people."""
         return self.path / "report.html"
 
+    @property
+    def caches(self) -> Path:
+        """Answers of frozen models, which all runs beside this one share."""
+        return self.path.parent / ".cache"
+
     def complete(self) -> bool:
         """Training has finished."""
         return self.final.is_dir()

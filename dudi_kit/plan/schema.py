@@ -216,7 +216,46 @@ class PlannedDisk(Strict):
     """A student that is cut from a bigger model, before its first step."""
 
     tokenizer_bytes: int
+    cache_bytes: int = 0
+    """Answers of frozen models that are yet to be written, beside the run directory."""
+
     total_bytes: int
+
+
+class PlannedStore(Strict):
+    """Answers of one frozen model on disk."""
+
+    who: Literal["teacher", "reference"]
+    subject: dict[str, Any]
+    """All that they depend on besides the text."""
+
+    folder: str
+    rows: int
+    """That are asked for."""
+
+    answered: int
+    """Those of them whose answer is there already."""
+
+    bytes: int
+    """Of all of them, estimated."""
+
+
+class PlannedCache(Strict):
+    """What frozen models are asked once."""
+
+    teacher: PlannedStore | None
+    """Of the off-policy term."""
+
+    reference: PlannedStore | None
+    """log π_ref(y|x) of each row."""
+
+    teacher_leaves: bool
+    """The teacher is not needed once all rows are answered: nothing else asks it."""
+
+    @property
+    def needs_no_teacher(self) -> bool:
+        """All is answered before the first step."""
+        return self.teacher is not None and self.teacher_leaves and self.teacher.answered == self.teacher.rows
 
 
 class Plan(Strict):
@@ -257,6 +296,9 @@ class Plan(Strict):
     """Of its adapter, which come on top; None: all of its own are trained."""
 
     teacher_parameters: int | None
+
+    cache: PlannedCache | None = None
+    """What frozen models are asked once; None: nothing is kept."""
 
     memory: PlannedMemory
     disk: PlannedDisk

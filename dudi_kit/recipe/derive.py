@@ -1,9 +1,17 @@
 """Recipes that follow from a recipe."""
 
 from dudi_kit.recipe.schema import Recipe
+from dudi_kit.recipe.schema.cache import NoCache
 from dudi_kit.recipe.schema.data import Dataset
 from dudi_kit.recipe.schema.evaluation import BITS, AnyTask, Evaluation
-from dudi_kit.recipe.schema.models import GivenTokenizer, PrunedStudent, ScratchStudent, Student, TrimmedVocabulary
+from dudi_kit.recipe.schema.models import (
+    GivenTokenizer,
+    PrunedStudent,
+    ScratchStudent,
+    Student,
+    Teacher,
+    TrimmedVocabulary,
+)
 from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.recipe.schema.signals import LikelihoodSignal, SequenceSignal, Signals, TokenSignal
 from dudi_kit.recipe.schema.training import Training
@@ -35,7 +43,7 @@ def cold_start_recipe(recipe: Recipe) -> Recipe:
         update={
             "name": recipe.name + COLD_START_SUFFIX,
             "description": None,
-            "teacher": recipe.teacher if _needs_teacher(recipe) else None,
+            "teacher": _without_cache(recipe.teacher) if _needs_teacher(recipe) else None,
             "student": recipe.student.model_copy(update={"cold_start": None}),
             "signals": SFT_ALONE,
             "verbalizer": recipe.verbalizer if demonstrated(recipe) else Verbalizer(),
@@ -115,6 +123,11 @@ def best_score(recipe: Recipe) -> str | None:
     if recipe.data.held_out:
         return BITS
     return tasks[0] if len(tasks) == 1 else None
+
+
+def _without_cache(teacher: Teacher | None) -> Teacher | None:
+    """Plain SFT has no use for it."""
+    return teacher and teacher.model_copy(update={"cache": NoCache()})
 
 
 def _needs_teacher(recipe: Recipe) -> bool:

@@ -39,6 +39,7 @@ from dudi_kit.train.engine import (
     prepare,
     shard_frozen,
 )
+from dudi_kit.train.keeping import Asker, keeping_of
 from dudi_kit.train.loop import Loop, Surroundings
 from dudi_kit.train.rollout_log import RolloutLog, moments_of
 from dudi_kit.train.rollouts import OwnSampler, Sampler
@@ -55,15 +56,19 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
     teaching = teaching_of(plan, run, student_side)
     made = planned_rows(run, recipe, plan, student_side, teaching)
     vocabulary = teaching.vocabulary if teaching else None
+    teacher_pad = teaching.encoder.pad_id if teaching else student_side.pad_id
+    asker = Asker(teacher_pad, accelerator.device, accelerator.process_index)
+    keeping = keeping_of(run, recipe, plan, made, asker)
     objective_of = partial(
         Objective,
-        padding=Padding(student_side.pad_id, teaching.encoder.pad_id if teaching else student_side.pad_id),
+        padding=Padding(student_side.pad_id, teacher_pad),
         pieces=vocabulary.size if isinstance(vocabulary, SharedVocabulary) else None,
         mapped=vocabulary if isinstance(vocabulary, MappedVocabulary) else None,
         rollouts=recipe.rollouts,
         context=teaching.context if teaching else None,
         with_labels=bool(plan.labels),
         packing=recipe.training.packing,
+        keeping=keeping,
     )
     objective = objective_of(recipe.signals)
     pieces = vocabulary.sayable_V if vocabulary else np.ones(len(student_side.tokenizer), dtype=bool)
@@ -72,7 +77,10 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
     device = accelerator.device
     if recipe.training.compile:
         require_compiler()
-    teacher = _frozen_teacher(plan, plan.teacher, device) if plan.teacher and teaching else None
+    unasked = teaching is None or (keeping is not None and keeping.needs_no_teacher())
+    teacher = None if plan.teacher is None or unasked else frozen_teacher(plan, plan.teacher, device)
+    if teacher is not None and keeping is not None and keeping.teacher is not None:
+        keeping.teacher.begin(teacher, made.rows)
     student = start_student(recipe, plan, student_side, device)
     anchored = "sequence" in objective.weights
     with gathered(student):
@@ -104,6 +112,7 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         rows=made.rows,
         mixture=made.mixture,
         around=around,
+        keeping=keeping,
     )
 
 
@@ -179,7 +188,7 @@ def anchored_by_itself(recipe: Recipe) -> bool:
     return recipe.student.adapter is not None and refreshed_reference(recipe) is None
 
 
-def _frozen_teacher(plan: Plan, source: ModelSource, device: torch.device) -> nn.Module:
+def frozen_teacher(plan: Plan, source: ModelSource, device: torch.device) -> nn.Module:
     """On the device, or shared out over the processes."""
     if source.placement != "sharded":
         here: nn.Module = freeze(_load(source, who="teacher", device=device))

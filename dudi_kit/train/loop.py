@@ -33,6 +33,7 @@ from dudi_kit.train.during import LEFT, NOT_SCORED, Scored, Watch, at_rest, forg
 from dudi_kit.train.engine import Student, backward, set_learning_rate
 from dudi_kit.train.gradients import SignalGradients
 from dudi_kit.train.heartbeat import Heartbeat
+from dudi_kit.train.keeping import Keeping
 from dudi_kit.train.metrics import Window, append_line, cut_after
 from dudi_kit.train.rng import random_states, set_random_states
 from dudi_kit.train.rollout_log import RolloutLog, RowLosses, row_losses
@@ -88,6 +89,9 @@ class Loop:
     rows: list[Row]
     mixture: Mixture
     around: Surroundings
+    keeping: Keeping | None = None
+    """What frozen models are asked once."""
+
     grad_norm: float | None = None
     """Of the last step, before clipping."""
 
@@ -138,11 +142,13 @@ class Loop:
                 saved = done
             if done < self.plan.steps and (stops or (saves and self._asked_to_stop())):
                 raise Interrupted(self._stopped(saved))
+        self._keep_answers()
 
     def _step(self, step: int) -> None:
         """One optimizer step over this process's share of the global batch."""
         self.around.heartbeat.beat(step + 1, "rollouts")
         rows = self._share(step)
+        self._let_teacher_go(step)
         objective = self.objective if step % self.recipe.rollouts.every == 0 else self.between
         rollouts = self._rollouts(rows, step) if objective.needs_rollouts else [None] * len(rows)
         # Rows of like length share a micro-batch, so that little is padded; the global mean does not depend on it.
@@ -165,6 +171,13 @@ class Loop:
         self._require_finite(step)
         if shows:
             self.rollout_log.write(step, pairs, losses)
+
+    def _let_teacher_go(self, step: int) -> None:
+        """Once all that it would be asked for is answered."""
+        if self.keeping is not None and self.keeping.before_step(self.mixture.rows(step, self.plan.batch_size)):
+            self.models = self.models._replace(teacher=None)
+            if self.accelerator.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _rollouts(self, rows: Sequence[Row], step: int) -> list[Continuation]:
         leaves = self._left_when_asked if self.sampler.may_be_left else nullcontext
@@ -232,7 +245,12 @@ class Loop:
 
     def _save(self, done: int) -> None:
         self.around.heartbeat.beat(done, "saving")
+        self._keep_answers()
         self.around.saving.save(done, self.models, self.around.watch)
+
+    def _keep_answers(self) -> None:
+        if self.keeping is not None:
+            self.keeping.write()
 
     def _stopped(self, saved: int) -> str:
         """What a person who stopped the run wants to read. saved: steps in the newest checkpoint, if there is one."""

@@ -9,7 +9,7 @@ Shape suffix: N the student's response tokens.
 
 import copy
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dudi_kit.data.batches import Batch, join, pack
 from dudi_kit.models.generation import Continuation
+from dudi_kit.models.head import Predictions
 from dudi_kit.models.reading import FEW, Places, predictions
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.rollouts import Rollouts
@@ -30,7 +31,9 @@ from dudi_kit.signals.result import SignalResult, Sums
 from dudi_kit.signals.spans import sum_spans
 from dudi_kit.train.builders import active_weights, comparison_of, span_rules, tensors_of
 from dudi_kit.train.facing import ReadAs, Spans, facing, nobody
+from dudi_kit.train.forms import Predicted, patched
 from dudi_kit.train.judging import Judge
+from dudi_kit.train.keeping import Keeping
 from dudi_kit.train.likelihoods import OF_LIKELIHOOD, Likelihoods, SpanTerm
 from dudi_kit.train.onepass import loss_in_one_pass
 from dudi_kit.train.positions import Positions, positions_of
@@ -107,6 +110,7 @@ class Objective:
         with_labels: bool = False,
         few: int = FEW,
         packing: bool = False,
+        keeping: Keeping | None = None,
     ) -> None:
         """One of: pieces, the size of the shared vocabulary, to which both sides' logits are cut; mapped, where the
         two vocabularies differ. Neither without a teacher. rollouts: how samples are drawn; default: the recipe's.
@@ -115,7 +119,9 @@ class Objective:
 
         with_labels: some training row declares its set of label words. few: see `models.reading`.
         packing: rows share lines.
+        keeping: what frozen models are asked once.
         """
+        self.keeping = keeping
         self.context, self.with_labels, self.few = context, with_labels, few
         self.join = pack if packing else join
         self.weights = active_weights(signals)
@@ -180,7 +186,7 @@ class Objective:
         places = positions.places(device)
         with ExitStack() as opened:
             told, label_mass = self._told(models, pairs, opened)
-            reference_N = self._reference_logprobs(models, batch, places, positions)
+            reference_N = self._reference_logprobs(models, pairs, batch, places, positions)
             whole = opened if until_backward is None else until_backward
             student = whole.enter_context(predictions(models.student, batch, places, few=self.few))
             faces = facing(positions, told.positions, self._read_as(pairs)) if told else nobody(positions)
@@ -223,25 +229,67 @@ class Objective:
     ) -> tuple[Told | None, dict[str, LabelMass]]:
         """The teacher's predictions of its own tokens of the responses."""
         terms = self._terms_of_teacher()
-        if models.teacher is None or not terms:
+        kept = self.keeping.teacher if self.keeping and "off_policy" in terms else None
+        if not terms or (models.teacher is None and kept is None):
             return None, {}
         device = next(models.student.parameters()).device
         positions = positions_of(len(pairs), terms, lambda pair, term: _teacher_ids(pairs[pair], term))
-        inputs = [(pair.row.teacher_prompts[term], _teacher_ids(pair, term)) for term in terms for pair in pairs]
-        batch = self._join(inputs, self.padding.teacher, device)
-        places = positions.places(device)
-        found = opened.enter_context(predictions(models.teacher, batch, places, few=self.few))
+        found: list[Predicted] = []
+        if kept is not None:
+            kept.ask(models.teacher, [pair.row for pair in pairs])
+            found.append(kept.predicted([pair.row for pair in pairs]))
+        live = [term for term in terms if term != "off_policy" or kept is None]
+        if live:
+            assert models.teacher is not None, "it leaves only where nothing else asks it"
+            found.append(opened.enter_context(self._live(models.teacher, pairs, live, device)))
+        said = found[0] if len(found) == 1 else patched(found, positions)
         if not self.with_labels:
-            return Told(found, positions), {}
-        return with_label_words(found, positions, [pair.row.labels for pair in pairs])
+            return Told(said, positions), {}
+        return with_label_words(said, positions, [pair.row.labels for pair in pairs])
+
+    def _live(
+        self, teacher: nn.Module, pairs: Sequence[Pair], terms: Sequence[Term], device: torch.device
+    ) -> AbstractContextManager[Predictions]:
+        """What the teacher says of these terms' responses, pair after pair."""
+        inputs = [(pair.row.teacher_prompts[term], _teacher_ids(pair, term)) for term in terms for pair in pairs]
+        positions = positions_of(len(pairs), terms, lambda pair, term: _teacher_ids(pairs[pair], term))
+        batch = self._join(inputs, self.padding.teacher, device)
+        return predictions(teacher, batch, positions.places(device), few=self.few)
 
     @torch.no_grad()
-    def _reference_logprobs(self, models: Models, batch: Batch, places: Places, positions: Positions) -> Tensor:
-        """log π_ref of every token, in nats; empty where nobody asks."""
+    def _reference_logprobs(
+        self, models: Models, pairs: Sequence[Pair], batch: Batch, places: Places, positions: Positions
+    ) -> Tensor:
+        """log π_ref of every token, in nats; empty where nobody asks. Of a response that is kept, all at its first."""
         if models.reference is None or "sequence" not in self.weights:
             return torch.zeros(0)
-        with predictions(models.reference, batch, places, few=self.few) as found:
-            return Told(found, positions).logprobs(np.arange(len(positions)), 1.0)
+        kept = self.keeping.reference if self.keeping else None
+        if kept is None:
+            with predictions(models.reference, batch, places, few=self.few) as found:
+                return Told(found, positions).logprobs(np.arange(len(positions)), 1.0)
+        device = places.row_N.device
+        lacking = [pair for pair in pairs if pair.row not in kept]
+        asked = self._referred(models.reference, lacking, "off_policy", device)
+        for pair, logprob_n in zip(lacking, asked, strict=True):
+            kept.put(pair.row, float(logprob_n.double().sum()))
+        sampled = self._referred(models.reference, pairs, "on_policy", device)
+        reference_N = torch.zeros(len(positions), device=device, dtype=sampled[0].dtype)
+        for segment in positions.segments:
+            if segment.term == "on_policy":
+                reference_N[segment.place] = sampled[segment.pair]
+            else:
+                reference_N[segment.place.start] = kept.get(pairs[segment.pair].row)
+        return reference_N
+
+    def _referred(self, reference: nn.Module, pairs: Sequence[Pair], term: Term, device: torch.device) -> list[Tensor]:
+        """log π_ref of the tokens of these responses, in nats."""
+        if not pairs:
+            return []
+        positions = positions_of(len(pairs), [term], lambda number, _: pairs[number].response(term))
+        batch = self._join([(pair.row.prompt, pair.response(term)) for pair in pairs], self.padding.student, device)
+        with predictions(reference, batch, positions.places(device), few=self.few) as found:
+            logprob_N = Told(found, positions).logprobs(np.arange(len(positions)), 1.0)
+        return [logprob_N[segment.place] for segment in positions.segments]
 
     def _likelihoods(
         self, positions: Positions, reference_N: Tensor, spans: Spans | None, told: Told | None

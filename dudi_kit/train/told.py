@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dudi_kit.models.head import Predictions
 from dudi_kit.signals.chunks import chunk_positions, parts
 from dudi_kit.signals.divergences import at_least_fp32
+from dudi_kit.train.forms import Predicted
 from dudi_kit.train.positions import Positions
 from dudi_kit.verbalizer.label_words.mass import LabelMass, move_label_mass
 from dudi_kit.verbalizer.label_words.words import Moves
@@ -21,16 +21,16 @@ from dudi_kit.verbalizer.vocabulary.alignment import Columns
 
 @dataclass(frozen=True)
 class Told:
-    """The live teacher's side of a micro-batch."""
+    """The teacher's side of a micro-batch, live or as it was kept."""
 
-    predictions: Predictions
+    predictions: Predicted
     positions: Positions
     moved: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Token → pieces of which the logit is another, and those logits."""
 
     def logits(self, numbers_n: Columns) -> Tensor:
         """[n, V] at these tokens; the caller's to read."""
-        logits_nV = self.predictions.logits(_place(numbers_n, self.predictions.rows.device))
+        logits_nV = self.predictions.logits(_place(numbers_n, self.predictions.device))
         for token in self.moved.keys() & set(numbers_n.tolist()) if self.moved else ():
             pieces, values = self.moved[token]
             (at,) = np.flatnonzero(numbers_n == token)
@@ -39,7 +39,7 @@ class Told:
 
     def logprobs(self, numbers_n: Columns, temperature: float) -> Tensor:
         """log T of the teacher's own token at these positions, in nats."""
-        said = torch.tensor(self.positions.ids, device=self.predictions.rows.device)
+        said = torch.tensor(self.positions.ids, device=self.predictions.device)
         size = chunk_positions(self.predictions.pieces, self.predictions.dtype)
         found = []
         for part in parts(slice(0, len(numbers_n)), size):
@@ -48,7 +48,7 @@ class Told:
             logits_nV = logits_nV if temperature == 1 else logits_nV / temperature
             ids_n1 = said[torch.from_numpy(numbers_n[part]).to(said.device)].unsqueeze(-1)
             found.append(logits_nV.log_softmax(-1).gather(-1, ids_n1).squeeze(-1))
-        return torch.cat(found) if found else self.predictions.rows.new_zeros(0, dtype=torch.float32)
+        return torch.cat(found) if found else torch.zeros(0, device=self.predictions.device)
 
 
 def _place(numbers_n: Columns, device: torch.device) -> slice | Tensor:
@@ -59,7 +59,7 @@ def _place(numbers_n: Columns, device: torch.device) -> slice | Tensor:
 
 
 def with_label_words(
-    predictions: Predictions, positions: Positions, moves: Sequence[Moves | None]
+    predictions: Predicted, positions: Positions, moves: Sequence[Moves | None]
 ) -> tuple[Told, dict[str, LabelMass]]:
     """The teacher's mass on words of other languages moved to each row's own, and how much, by term."""
     changed: dict[int, tuple[Tensor, Tensor]] = {}
@@ -74,12 +74,12 @@ def with_label_words(
             changed |= cells
             for whole, some in zip(mass, found, strict=True):
                 whole[rows] = some.to(whole.device)
-        masses[term] = LabelMass(*(part.to(predictions.rows.device) for part in mass))
+        masses[term] = LabelMass(*(part.to(predictions.device) for part in mass))
     return Told(predictions, positions, changed), masses
 
 
 def _moved(
-    predictions: Predictions, positions: Positions, places: Sequence[slice], moves: Sequence[Moves | None]
+    predictions: Predicted, positions: Positions, places: Sequence[slice], moves: Sequence[Moves | None]
 ) -> tuple[LabelMass, dict[int, tuple[Tensor, Tensor]]]:
     """For responses that declare labels: only their first tokens, as many as the longest word has, can change."""
     longest = max((len(word) for move in moves if move for word in move.targets), default=1)
@@ -94,7 +94,7 @@ def _moved(
     return mass, cells
 
 
-def _first(predictions: Predictions, place: slice, width: int) -> Tensor:
+def _first(predictions: Predicted, place: slice, width: int) -> Tensor:
     """Logits of a response's first tokens, 0 beyond its end: [W, V]."""
     some = predictions.logits(slice(place.start, min(place.stop, place.start + width)))
     return torch.nn.functional.pad(some, (0, 0, 0, width - len(some)))

@@ -89,6 +89,7 @@ class Bench:
             master = self._permuted(master, order)
         self.models = Models(learner, master, None)
         self.few = 0
+        self.keeping: Any = None
 
     def _permuted(self, master: Any, order: Sequence[int]) -> Any:
         moved = copy.deepcopy(master)
@@ -116,18 +117,22 @@ class Bench:
             mapped=mapped,
             rollouts=rollouts,
             few=self.few,
+            keeping=self.keeping,
         )
         pairs = [self._pair(i, row, joint, objective) for i, row in enumerate(ROWS)]
         loss = objective(self.models, pairs, objective.counts(pairs)).loss
         return loss.detach(), list(torch.autograd.grad(loss, list(self.models.student.parameters())))
 
-    def _pair(self, i: int, row: dict[str, str], joint: Any, objective: Objective) -> Pair:
+    def row(self, i: int, row: dict[str, str], joint: Any) -> Row:
         response = self.student.response_ids(row["response"])
         turns = [Turn("user", row["prompt"])]
         prompts = {term: self.teacher.prompt_ids(turns) for term in ("off_policy", "on_policy")}
-        item = Row(
+        return Row(
             i, row["language"], "mine", self.student.prompt_ids(turns), response, prompts, reading=joint.read(response)
         )  # type: ignore[arg-type]
+
+    def _pair(self, i: int, row: dict[str, str], joint: Any, objective: Objective) -> Pair:
+        item = self.row(i, row, joint)
         # The tokenizer's own tokens of another text; every third one was cut.
         sample = self.student.response_ids(ROWS[(i + 5) % len(ROWS)]["response"])
         cut = i % 3 == 0

@@ -129,6 +129,14 @@ def teachers_can_be_placed(recipe: Recipe) -> Iterator[Complaint]:
         yield Complaint(path, "exclusive", message, hint, (("teacher", "gguf_file"),))
 
 
+def cached_answers_are_read(recipe: Recipe) -> Iterator[Complaint]:
+    """Only the off-policy term reads the same text twice."""
+    if recipe.teacher and recipe.teacher.cache.type != "none" and recipe.signals.off_policy.weight == 0:
+        message = "'cache' keeps what the teacher says of the corpus, and signals.off_policy has weight 0"
+        weight = ("signals", "off_policy", "weight")
+        yield Complaint(("teacher", "cache"), "no-effect", message, "remove it", (weight,), at_key=True)
+
+
 def chat_templates_exist(recipe: Recipe) -> Iterator[Complaint]:
     """A name that we know, or a Jinja file."""
     for role in ("teacher", "student"):
@@ -210,6 +218,7 @@ RULES: tuple[Rule, ...] = (
     models_are_named_and_pinned,
     quantised_teachers_can_be_loaded,
     teachers_can_be_placed,
+    cached_answers_are_read,
     gguf_lies_in_its_model,
     chat_templates_exist,
     heads_divide_the_width,

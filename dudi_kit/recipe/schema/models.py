@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from dudi_kit.recipe.schema.adapters import Lora, Quantization
 from dudi_kit.recipe.schema.base import Count, Name, Positive, Strict, Text, tag_by, tag_by_key, tag_by_shape
+from dudi_kit.recipe.schema.cache import NoCache, TeacherCache
 from dudi_kit.recipe.schema.data import Dataset
 from dudi_kit.recipe.schema.training import Schedule
 
@@ -73,6 +74,12 @@ class _Teacher(Strict):
 
     device_memory: MemorySize | None = None
     """With `offload`: the most that its weights take of each device, such as `20GiB`; room for the largest layer."""
+
+    cache: TeacherCache = NoCache()
+    """What is kept on disk of its answers to `signals.off_policy`, so that it is asked for each row once: later epochs,
+    other runs and other ranks read them. Where no other signal asks it, it leaves memory once all rows are answered.
+    Kept in `.cache` beside the run directories; `dudi-kit cache` fills it ahead. Any other text, prompt, revision or
+    tokenizer is asked anew; the temperature is applied when it is read."""
 
 
 class TeacherModel(_Teacher, Pretrained):
