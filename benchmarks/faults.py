@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dudi_kit.pipeline.during import make_scorer
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.train import checkpoints
 from dudi_kit.train.heartbeat import Heartbeat
@@ -63,7 +62,7 @@ def live(run: RunDir) -> int:
         real(self, step, stage)
 
     Heartbeat.beat = beat  # type: ignore[method-assign]
-    return work([str(run.path), "--resume"], make_scorer)
+    return work([str(run.path), "--resume"])
 
 
 def start(run: RunDir) -> "subprocess.Popen[bytes]":
