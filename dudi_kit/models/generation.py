@@ -10,6 +10,7 @@ from, and transformers fills every setting that a caller leaves open from them. 
 Shape suffixes: B rows of a call, b rows still in the batch, T columns, N new tokens, V vocabulary.
 """
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -76,9 +77,17 @@ def continue_prompts(
             attention_mask=mask_BT.long(),
             max_new_tokens=max_new_tokens,
             use_cache=True,
+            **_last_logits(model),
             custom_generate=partial(_decode, choose=choose, stops=stops, most=max_new_tokens),
         )
     return [_until_stop(row, stops.stop_ids) for row in said_BN.tolist()]
+
+
+def _last_logits(model: Any) -> dict[str, Tensor]:
+    """The last column by its number: see `models.reading`."""
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        return {}
+    return {"logits_to_keep": torch.tensor([-1], device=model.device)}
 
 
 def _decode(

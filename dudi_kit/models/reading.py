@@ -26,10 +26,6 @@ FEW = 2**23
 """Positions × vocabulary up to which a model is asked for its logits, all at once: see benchmarks/README.md."""
 
 
-ALL = 0
-"""For `logits_to_keep`."""
-
-
 class Places(NamedTuple):
     """Response tokens by their row in the batch and their column in the response: [N] each."""
 
@@ -49,10 +45,10 @@ def predictions(model: nn.Module, batch: Batch, places: Places, *, few: int = FE
         return
     at = batch.line_B[places.row_N], batch.first_B[places.row_N] + places.column_N
     if form is None:
-        yield Predictions(model(**_inputs(model, batch, keep=ALL)).logits[at])
+        yield Predictions(model(**_inputs(model, batch, _columns(batch, 0))).logits[at])
         return
     with hidden_states(model) as seen:
-        model(**_inputs(model, batch, keep=1))
+        model(**_inputs(model, batch, _columns(batch, batch.input_ids_BT.shape[1])))  # no logits at all
     (hidden_BTH,) = seen
     rows_NH = hidden_BTH[at]
     del hidden_BTH, seen
@@ -66,7 +62,8 @@ def response_logits(model: nn.Module, batch: Batch) -> Tensor:
     The logits that predict token t are those at t−1: of the last R+1 columns the final one predicts nothing and goes.
     """
     width = batch.response_columns
-    logits_BTV: Tensor = model(**_inputs(model, batch, keep=width + 1)).logits
+    columns_C = _columns(batch, batch.input_ids_BT.shape[1] - width - 1)
+    logits_BTV: Tensor = model(**_inputs(model, batch, columns_C)).logits
     return logits_BTV[:, -width - 1 : -1]
 
 
@@ -76,7 +73,17 @@ def frozen_response_logits(model: nn.Module, batch: Batch) -> Tensor:
     return response_logits(model, batch)
 
 
-def _inputs(model: nn.Module, batch: Batch, *, keep: int) -> dict[str, Any]:
+def _columns(batch: Batch, first: int) -> Tensor:
+    """Numbers of the columns from `first` on.
+
+    By their numbers, and not by how many: a slice of the hidden states is strided, for which torch copies the head of
+    a model in bf16 once for each row (1 s a row with 262,144 pieces).
+    """
+    return torch.arange(first, batch.input_ids_BT.shape[1], device=batch.input_ids_BT.device)
+
+
+def _inputs(model: nn.Module, batch: Batch, columns_C: Tensor) -> dict[str, Any]:
+    """columns_C: those of which logits are wanted."""
     inputs: dict[str, Any] = {"input_ids": batch.input_ids_BT, "use_cache": False}
     if not batch.is_packed:
         inputs["attention_mask"] = batch.attention_mask_BT
@@ -84,5 +91,5 @@ def _inputs(model: nn.Module, batch: Batch, *, keep: int) -> dict[str, Any]:
     if "position_ids" in accepted:
         inputs["position_ids"] = batch.position_ids_BT
     if "logits_to_keep" in accepted:
-        inputs["logits_to_keep"] = keep
+        inputs["logits_to_keep"] = columns_C
     return inputs
