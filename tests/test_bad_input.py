@@ -330,7 +330,7 @@ def test_an_output_folder_that_can_not_be_written(tmp_path: Path, no_training: N
 def stand_in(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Another program in the place of the training process; `run` is its run directory."""
 
-    def command(run_dir: str, *, resume: bool) -> Sequence[str]:
+    def command(run_dir: str, **_: bool) -> Sequence[str]:
         return ["-c", f"import os, pathlib, signal, sys\nrun = pathlib.Path({run_dir!r})\n{script}"]
 
     monkeypatch.setattr("dudi_kit.train.launch.worker_command", command)

@@ -210,6 +210,7 @@ def test_every_spelling_of_an_override(recipe: Path, monkeypatch: pytest.MonkeyP
     assert seen == {
         "output": Path("out"),
         "processes": 2,
+        "profile": False,
         "resume": True,
         "overwrite": False,
         "lock": None,
@@ -224,7 +225,7 @@ def test_the_parts_get_what_they_take(recipe: Path, monkeypatch: pytest.MonkeyPa
     pretend_pipeline(monkeypatch, lambda loaded, **options: seen.update(options))
     assert call(command, "good.yaml", "--training.seed=1").exit_code == 0
     extra = {
-        "train": {"processes", "resume", "overwrite", "confirm"},
+        "train": {"processes", "resume", "overwrite", "confirm", "profile"},
         "plan": {"processes", "hardware", "emit"},
         "evaluate": {"fail_on_contamination"},
     }.get(command, set())

@@ -60,6 +60,9 @@ FailOnContamination = Annotated[
         "--fail-on-contamination", metavar="", help="Stop where the training text holds items of the evaluation."
     ),
 ]
+Profile = Annotated[
+    bool, typer.Option("--profile", metavar="", help="Measure where the time of a training step goes, and show it.")
+]
 Yes = Annotated[
     bool, typer.Option("--yes", "-y", metavar="", help="Do not ask before a recipe by URL or hub reference is run.")
 ]
@@ -76,6 +79,7 @@ def run(
     frozen: Frozen = False,
     lock: Lock = None,
     fail_on_contamination: FailOnContamination = False,
+    profile: Profile = False,
     yes: Yes = False,
 ) -> None:
     """Do all of it: plan, build teachers and cold starts that are missing, train, evaluate, report."""
@@ -91,6 +95,7 @@ def run(
         lock=held_to,
         confirm=confirm,
         fail_on_contamination=fail_on_contamination,
+        profile=profile,
     )
 
 
@@ -104,6 +109,7 @@ def train(
     overwrite: Overwrite = False,
     frozen: Frozen = False,
     lock: Lock = None,
+    profile: Profile = False,
     yes: Yes = False,
 ) -> None:
     """Train the student (and what it needs first), without evaluating it."""
@@ -118,6 +124,7 @@ def train(
         overwrite=overwrite,
         lock=held_to,
         confirm=confirm,
+        profile=profile,
     )
 
 

@@ -47,14 +47,16 @@ def run(
     lock: Path | None,
     confirm: Callable[[], None] | None = None,
     fail_on_contamination: bool = False,
+    profile: bool = False,
 ) -> None:
     """All of it.
 
     lock: the file that a frozen run is held to. confirm: called when the plan has been shown and before anything is
-    trained; it raises to stop.
+    trained; it raises to stop. profile: measure where the time of the steps goes.
     """
     stage = _chain(recipe, output, lock)
-    _train_chain(stage, Settings(processes, resume, overwrite), confirm, fail_on_contamination=fail_on_contamination)
+    settings = Settings(processes, resume, overwrite, profile)
+    _train_chain(stage, settings, confirm, fail_on_contamination=fail_on_contamination)
     _keep(lock, stage)
     score_models(stage, fail_on_contamination=fail_on_contamination)
     _report(stage)
@@ -69,10 +71,11 @@ def train(
     overwrite: bool,
     lock: Path | None,
     confirm: Callable[[], None] | None = None,
+    profile: bool = False,
 ) -> None:
-    """The student, and what it needs first. lock, confirm: as for `run`."""
+    """The student, and what it needs first. lock, confirm, profile: as for `run`."""
     stage = _chain(recipe, output, lock)
-    _train_chain(stage, Settings(processes, resume, overwrite), confirm)
+    _train_chain(stage, Settings(processes, resume, overwrite, profile), confirm)
     _keep(lock, stage)
     say(f"trained: {stage.run.final}")
 
@@ -198,7 +201,7 @@ def _train_chain(
     All is planned before anything is trained: a fault of the student's data is told before its teacher takes hours.
     """
     # What a recipe needs is built or finished without asking, as make does; the recipe's own run is the user's.
-    unasked = Settings(settings.processes, resume=True, overwrite=False)
+    unasked = Settings(settings.processes, resume=True, overwrite=False, profile=settings.profile)
     with ExitStack() as held:
         locks = _hold([needed for needed in stage.in_order() if needed is stage or not is_trained(needed)], held)
         choices = []
@@ -207,6 +210,8 @@ def _train_chain(
                 notice(f"{needed.recipe.name}: trained already, reused from {needed.run.path}")
             else:
                 choices.append((needed, settings if needed is stage else unasked))
+        if settings.profile and not choices:
+            notice("--profile: nothing is trained, so nothing is measured", style="yellow")
         for needed, chosen in choices:
             _check(needed, chosen)
         asked = evaluation_data(stage.recipe, Ledger())  # read once now: a typo there must not cost a training
@@ -233,7 +238,7 @@ def _train_chain(
                 planned = plan_again()
             if planned.unasked:
                 planned, was_asked = settled(needed, planned, plan_again), True
-            _train(needed.run, planned, resume=resume)
+            _train(needed.run, planned, resume=resume, profile=settings.profile)
             locks[needed.run.path].close()
 
 
@@ -256,10 +261,10 @@ def _bytes_written(stage: Stage, planned: Plan) -> int:
     return max(planned.disk.total_bytes - there, 0)
 
 
-def _train(run: RunDir, planned: Plan, *, resume: bool) -> None:
+def _train(run: RunDir, planned: Plan, *, resume: bool, profile: bool) -> None:
     notice(f"training {planned.name}", style="bold")
     with leg(run, planned.processes, resume=resume):
-        start_training(run, planned.processes, resume=resume)
+        start_training(run, planned.processes, resume=resume, profile=profile)
         if not run.complete():
             raise WorkerFailed(
                 f"training ended without an error and left no final model in {run.path}; see its output above."

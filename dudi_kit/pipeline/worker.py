@@ -1,4 +1,4 @@
-"""`python -m dudi_kit.pipeline.worker RUN_DIR [--resume]`: one training process of a planned run directory.
+"""`python -m dudi_kit.pipeline.worker RUN_DIR [--resume] [--profile]`: one training process of a planned run.
 
 The room of training may not know that of evaluation: who scores the student while it trains is handed in here.
 """

@@ -22,6 +22,8 @@ class Settings:
     processes: int
     resume: bool
     overwrite: bool
+    profile: bool = False
+    """Measure where the time of a step goes."""
 
 
 def check_folder(stage: Stage, settings: Settings) -> None:

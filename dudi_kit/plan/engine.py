@@ -86,9 +86,10 @@ def engine_stage(recipe: Recipe) -> int:
     return max(recipe.deepspeed.stage, 1) if recipe.training.precision == "bf16" else recipe.deepspeed.stage
 
 
-def worker_command(run_dir: str, *, resume: bool) -> list[str]:
+def worker_command(run_dir: str, *, resume: bool, profile: bool = False) -> list[str]:
     """Arguments after `python` that start one training process, once the launcher has told it its rank."""
-    return ["-m", "dudi_kit.pipeline.worker", run_dir, *(["--resume"] if resume else [])]
+    options = {"--resume": resume, "--profile": profile}
+    return ["-m", "dudi_kit.pipeline.worker", run_dir, *(option for option, wanted in options.items() if wanted)]
 
 
 def launch_command(processes: int, run_dir: str, *, resume: bool) -> list[str]:

@@ -131,6 +131,11 @@ class RunDir:
         return self.logs / "rollouts.jsonl"
 
     @property
+    def profile(self) -> Path:
+        """Where the time of a step went, if `--profile` asked for it."""
+        return self.logs / "profile.json"
+
+    @property
     def final(self) -> Path:
         """The trained student as a transformers folder. It is there exactly when training is complete."""
         return self.path / "final"

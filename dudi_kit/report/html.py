@@ -28,6 +28,7 @@ from dudi_kit.report.read import SUBJECTS, RunFiles, keys_at
 from dudi_kit.report.samples import Sample, pick_rollouts, pick_samples, shorten
 from dudi_kit.report.terminal import language_name
 from dudi_kit.report.transfer import coverage, label_mass, transfer_tables
+from dudi_kit.train.profile import remarks, rows_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_PICTURES = 6
@@ -82,6 +83,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "coverage": coverage(run.steps),
         "label_mass": label_mass(run.steps),
         "pruning": _pruning(run),
+        "profile": _profile(run),
         "ledger": ledger,
         "ledger_known": run.ledger is not None,
         "ledger_languages": sorted({language for counts in ledger.values() for language in counts}),
@@ -112,6 +114,14 @@ def _during(run: RunFiles) -> dict[str, Any] | None:
         for i, score in enumerate(course.scores)
     ]
     return {"course": course, "scores": scores}
+
+
+def _profile(run: RunFiles) -> dict[str, Any] | None:
+    """Where the time of a step went: the slowest process's table, and all processes where there are several."""
+    if run.profile is None:
+        return None
+    ranks = run.profile.ranks if len(run.profile.ranks) > 1 else []
+    return {"rows": rows_of(run.profile.slowest), "remarks": remarks(run.profile), "ranks": ranks}
 
 
 def _named(run: RunFiles) -> dict[str, Any] | None:

@@ -24,10 +24,12 @@ from dudi_kit.evaluate.harness_scores import RESULTS, HarnessScores, load_harnes
 from dudi_kit.evaluate.scores import AnswerRow, Scores, load_answers, load_scores
 from dudi_kit.plan.schema import PlannedPruning
 from dudi_kit.recipe.schema.evaluation import Subject
+from dudi_kit.train.profile import Profile
 
 SUBJECTS: tuple[Subject, ...] = ("teacher", "before", "after")
 
 ROLLOUTS = "logs/rollouts.jsonl"
+PROFILE = "logs/profile.json"
 TEXTS = ("language", "prompt", "reference", "sample")
 HARNESS = f"evaluation/{RESULTS}"
 CONTAMINATION = f"evaluation/{FILE}"
@@ -57,6 +59,9 @@ class RunFiles:
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     """Lines of metrics.jsonl, in the order of their steps."""
+
+    profile: Profile | None = None
+    """None where `--profile` did not ask for it."""
 
     rollouts: list[dict[str, Any]] = field(default_factory=list)
     """Lines of logs/rollouts.jsonl, in their order."""
@@ -97,6 +102,8 @@ def read_run(folder: Path) -> RunFiles:
     run.steps = _read(run, "metrics.jsonl", "loss curves", lambda path: _read_steps(path, run.notes)) or []
     if (folder / ROLLOUTS).is_file():  # a run without samples has none
         run.rollouts = _read(run, ROLLOUTS, "the student's samples", lambda path: _read_rollouts(path, run.notes)) or []
+    if (folder / PROFILE).is_file():
+        run.profile = _read(run, PROFILE, "time of a step", lambda path: Profile.model_validate_json(path.read_bytes()))
     for subject in _expected(run):
         scores = _read(run, f"evaluation/{subject}.json", f"scores of {subject}", load_scores)
         answers = _read(run, f"evaluation/{subject}.answers.jsonl", f"answers of {subject}", load_answers)

@@ -69,6 +69,7 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         with_labels=bool(plan.labels),
         packing=recipe.training.packing,
         keeping=keeping,
+        clock=around.clock,
     )
     objective = objective_of(recipe.signals)
     pieces = vocabulary.sayable_V if vocabulary else np.ones(len(student_side.tokenizer), dtype=bool)

@@ -23,6 +23,7 @@ from dudi_kit.errors import EnvironmentLack, ModelError, RecipeError
 from dudi_kit.plan.schema import Plan
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.training import Optimizer
+from dudi_kit.train.clock import NO_CLOCK, Clock
 
 
 def start_accelerator(plan: Plan, *, patience: timedelta) -> Accelerator:
@@ -250,16 +251,22 @@ def set_learning_rate(optimizer: Any, rate: float) -> None:
         group["lr"] = rate
 
 
-def backward(engine: Any, loss: Tensor, *, last: bool) -> float | None:
+def backward(engine: Any, loss: Tensor, *, last: bool, clock: Clock = NO_CLOCK) -> float | None:
     """Backward of one micro-batch, and the optimizer step after the last one of a batch.
 
     The engine must not divide by the accumulation steps: the loss is a share of the global mean already. Returns the
     global gradient norm before clipping, after the last micro-batch; where it is no number, no step was taken.
     """
     engine.set_gradient_accumulation_boundary(is_boundary=last)
-    engine.backward(loss, scale_wrt_gas=False)
+    with clock("loss"):  # until the student's own part of it begins
+        engine.backward(loss, scale_wrt_gas=False)
     if not last:
         return None
+    with clock("optimizer"):
+        return _step(engine)
+
+
+def _step(engine: Any) -> float | None:
     plain = _plain_gradient_norm(engine)
     if plain is not None and not math.isfinite(plain):
         return plain

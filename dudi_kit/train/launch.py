@@ -34,15 +34,15 @@ class TrainingStopped(DudiError):
         self.exit_code = code
 
 
-def start_training(run: RunDir, processes: int, *, resume: bool) -> None:
-    """Train a planned run directory in processes of their own.
+def start_training(run: RunDir, processes: int, *, resume: bool, profile: bool = False) -> None:
+    """Train a planned run directory in processes of their own. profile: measure where the time goes.
 
     Raises Interrupted where it was asked to stop, with what was saved; else an error with the exit code of the process
     that failed first; WorkerFailed where it died without a word.
     """
     for old in (*run.logs.glob("rank-*.log"), *run.logs.glob("rank-*.beat")):
         old.unlink()
-    ended, asked = run_together(worker_command(str(run.path), resume=resume), processes)
+    ended, asked = run_together(worker_command(str(run.path), resume=resume, profile=profile), processes)
     failed = [end for end in ended if end.code]
     if not failed:
         return

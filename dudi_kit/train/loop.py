@@ -29,6 +29,7 @@ from dudi_kit.plan.schema import Plan
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.signals.result import SignalResult
 from dudi_kit.train.agreement import Agree
+from dudi_kit.train.clock import Clock
 from dudi_kit.train.during import LEFT, NOT_SCORED, Scored, Watch, at_rest, forget_scores, scored_together
 from dudi_kit.train.engine import Student, backward, set_learning_rate
 from dudi_kit.train.gradients import SignalGradients
@@ -62,6 +63,8 @@ class Surroundings(NamedTuple):
     trackers: Trackers
     watch: Watch | None
     """Scores the student now and then, where the recipe asks for it."""
+
+    clock: Clock
 
 
 class _LeftStep(Exception):
@@ -119,7 +122,7 @@ class Loop:
         if scores and self._score(first_step).left:
             raise Interrupted(self._stopped(saved))
         self._start_clock()
-        for step in range(first_step, self.plan.steps):
+        for step in self.around.clock.steps(range(first_step, self.plan.steps)):
             window, drawn = copy.deepcopy(self.window), random_states()
             try:
                 self._refresh_reference(step)
@@ -131,10 +134,12 @@ class Loop:
             scores = not stops and self._is_scored(done)
             # A line before each checkpoint, so that no line's mean spans what a resumed run has not seen.
             logs = logged < done and (stops or scores or self._saves_after(done) or self._is_logged(done))
-            self.around.progress(done, self._log(done) if logs else None)
+            with self.around.clock("log"):
+                self.around.progress(done, self._log(done) if logs else None)
             if logs:
                 logged = done
-            scored = self._score(done) if scores else NOT_SCORED
+            with self.around.clock("evaluation"):
+                scored = self._score(done) if scores else NOT_SCORED
             stops |= scored.left
             saves = saved < done < self.plan.steps and (stops or scored.is_best or self._saves_after(done))
             if saves:
@@ -147,30 +152,36 @@ class Loop:
     def _step(self, step: int) -> None:
         """One optimizer step over this process's share of the global batch."""
         self.around.heartbeat.beat(step + 1, "rollouts")
-        rows = self._share(step)
+        clock = self.around.clock
+        with clock("data"):
+            rows = self._share(step)
         self._let_teacher_go(step)
         objective = self.objective if step % self.recipe.rollouts.every == 0 else self.between
         rollouts = self._rollouts(rows, step) if objective.needs_rollouts else [None] * len(rows)
         # Rows of like length share a micro-batch, so that little is padded; the global mean does not depend on it.
-        pairs = sorted((objective.pair(*item) for item in zip(rows, rollouts, strict=True)), key=_tokens)
+        with clock("data"):
+            pairs = sorted((objective.pair(*item) for item in zip(rows, rollouts, strict=True)), key=_tokens)
         counts = self._global_counts(objective, pairs)
         set_learning_rate(self.student.optimizer, learning_rate(self.recipe.training, step, self.plan.steps))
         parts = list(batched(pairs, self.plan.micro_batch_size))
         shows = objective.needs_rollouts and self.rollout_log.is_due(step)
         losses: RowLosses = {}
         self.record.clear()
-        self.gradients = self._signal_gradients(parts, counts) if self._measures_gradients(step + 1) else None
+        with clock("signal gradients"):
+            self.gradients = self._signal_gradients(parts, counts) if self._measures_gradients(step + 1) else None
         for number, part in enumerate(parts, start=1):
             self.around.heartbeat.beat(step + 1, f"micro-batch {number} of {len(parts)}")
             results = self._micro_step(objective, part, counts, last=number == len(parts))
             losses |= row_losses(results, part) if shows else {}
             if number < len(parts) and self._asked_to_stop():
                 raise _LeftStep
-        self.window.add_step(resting=self.objective.weights.keys() - objective.weights.keys())
-        observe_rollouts(self.window, pairs)
+        with clock("log"):
+            self.window.add_step(resting=self.objective.weights.keys() - objective.weights.keys())
+            observe_rollouts(self.window, pairs)
         self._require_finite(step)
         if shows:
-            self.rollout_log.write(step, pairs, losses)
+            with clock("log"):
+                self.rollout_log.write(step, pairs, losses)
 
     def _let_teacher_go(self, step: int) -> None:
         """Once all that it would be asked for is answered."""
@@ -181,7 +192,8 @@ class Loop:
 
     def _rollouts(self, rows: Sequence[Row], step: int) -> list[Continuation]:
         leaves = self._left_when_asked if self.sampler.may_be_left else nullcontext
-        with self.student.whole() as student, leaves(student):
+        clock, whole = self.around.clock, self.student.whole()
+        with clock("rollout"), whole as student, leaves(student):
             rollouts = self.sampler.sample(student, rows, step)
         if self._asked_to_stop():
             raise _LeftStep
@@ -191,14 +203,19 @@ class Loop:
     def _micro_step(
         self, objective: Objective, pairs: Sequence[Pair], counts: dict[str, Tensor], *, last: bool
     ) -> dict[str, SignalResult]:
+        clock = self.around.clock
         with ExitStack() as until_backward:
-            loss, results = objective(self.models, pairs, counts, until_backward)
+            with clock("loss"):
+                loss, results = objective(self.models, pairs, counts, until_backward)
             self.record.add(pairs, results)
+            if last:
+                clock.meet()
             # DeepSpeed averages gradients over the processes; our mean is over the global batch already.
-            self.grad_norm = backward(self.models.student, loss * self.plan.processes, last=last)
+            self.grad_norm = backward(self.models.student, loss * self.plan.processes, last=last, clock=clock)
         languages = [pair.row.language for pair in pairs]
-        for name, result in results.items():
-            self.window.add_signal(name, result, languages, [pair.row.shown.get(name, "none") for pair in pairs])
+        with clock("log"):
+            for name, result in results.items():
+                self.window.add_signal(name, result, languages, [pair.row.shown.get(name, "none") for pair in pairs])
         return results
 
     @contextmanager
@@ -241,12 +258,14 @@ class Loop:
 
     def _asked_to_stop(self) -> bool:
         """Whether any process was; all get the same answer."""
-        return self.around.agree(self.around.stop.asked is not None)
+        with self.around.clock("waiting"):
+            return self.around.agree(self.around.stop.asked is not None)
 
     def _save(self, done: int) -> None:
         self.around.heartbeat.beat(done, "saving")
-        self._keep_answers()
-        self.around.saving.save(done, self.models, self.around.watch)
+        with self.around.clock("save"):
+            self._keep_answers()
+            self.around.saving.save(done, self.models, self.around.watch)
 
     def _keep_answers(self) -> None:
         if self.keeping is not None:
@@ -272,7 +291,8 @@ class Loop:
         mine = objective.counts(pairs)
         counts = torch.tensor(list(mine.values()), dtype=torch.float64, device=self.accelerator.device)
         if dist.is_initialized():
-            dist.all_reduce(counts)
+            with self.around.clock("waiting"):
+                dist.all_reduce(counts)
         self.tokens += sum(len(p.row.response) + (len(p.rollout.ids) if p.rollout else 0) for p in pairs)
         return dict(zip(mine, counts, strict=True))
 
@@ -296,7 +316,8 @@ class Loop:
         """At every step: the engine does not apply a gradient that is no number, and would go on without a word."""
         loss = self.record.total()
         if dist.is_initialized():  # every process stops at the same step
-            dist.all_reduce(loss)
+            with self.around.clock("waiting"):
+                dist.all_reduce(loss)
         norm = 0.0 if self.grad_norm is None else self.grad_norm
         if math.isfinite(loss.item()) and math.isfinite(norm):
             return
@@ -310,7 +331,7 @@ class Loop:
     def _refresh_reference(self, step: int) -> None:
         refreshed = refreshed_reference(self.recipe)
         if self.models.reference is not None and refreshed is not None and step % refreshed.every == 0:
-            with self.student.whole() as student:
+            with self.around.clock("reference"), self.student.whole() as student:
                 refresh(self.models.reference, student.state_dict())
 
     def _is_logged(self, done: int) -> bool:

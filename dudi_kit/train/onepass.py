@@ -130,6 +130,7 @@ class _Gradient:
         assert not self.used, "a backward through the loss for a second time"
         self.used = True
         found = (self.rows_NX, self.weight_VH, self.bias_V)
+        self.rows_NX = self.weight_VH = self.bias_V = None  # or autograd would copy what somebody else still holds
         dtype = self.student.dtype
         return tuple(None if each is None else each.mul_(factor.to(each.dtype)).to(dtype) for each in found)
 

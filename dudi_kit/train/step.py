@@ -8,8 +8,8 @@ Shape suffix: N the student's response tokens.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ from dudi_kit.signals.divergences import at_least_fp32
 from dudi_kit.signals.result import SignalResult, Sums
 from dudi_kit.signals.spans import sum_spans
 from dudi_kit.train.builders import active_weights, comparison_of, span_rules, tensors_of
+from dudi_kit.train.clock import NO_CLOCK, Clock
 from dudi_kit.train.facing import ReadAs, Spans, facing, nobody
 from dudi_kit.train.forms import Predicted, patched
 from dudi_kit.train.judging import Judge
@@ -111,6 +112,7 @@ class Objective:
         few: int = FEW,
         packing: bool = False,
         keeping: Keeping | None = None,
+        clock: Clock = NO_CLOCK,
     ) -> None:
         """One of: pieces, the size of the shared vocabulary, to which both sides' logits are cut; mapped, where the
         two vocabularies differ. Neither without a teacher. rollouts: how samples are drawn; default: the recipe's.
@@ -118,10 +120,9 @@ class Objective:
         student's.
 
         with_labels: some training row declares its set of label words. few: see `models.reading`.
-        packing: rows share lines.
-        keeping: what frozen models are asked once.
+        packing: rows share lines. keeping: what frozen models are asked once. clock: told which model is asked.
         """
-        self.keeping = keeping
+        self.keeping, self.clock = keeping, clock
         self.context, self.with_labels, self.few = context, with_labels, few
         self.join = pack if packing else join
         self.weights = active_weights(signals)
@@ -186,9 +187,12 @@ class Objective:
         places = positions.places(device)
         with ExitStack() as opened:
             told, label_mass = self._told(models, pairs, opened)
-            reference_N = self._reference_logprobs(models, pairs, batch, places, positions)
+            with self.clock("reference", batch.input_ids_BT.shape):
+                reference_N = self._reference_logprobs(models, pairs, batch, places, positions)
             whole = opened if until_backward is None else until_backward
-            student = whole.enter_context(predictions(models.student, batch, places, few=self.few))
+            with self.clock("student", batch.input_ids_BT.shape):
+                student = whole.enter_context(predictions(models.student, batch, places, few=self.few))
+            self.clock.turns(student.rows, "loss", "student backward")
             faces = facing(positions, told.positions, self._read_as(pairs)) if told else nobody(positions)
             judge = Judge(
                 positions=positions,
@@ -236,8 +240,9 @@ class Objective:
         positions = positions_of(len(pairs), terms, lambda pair, term: _teacher_ids(pairs[pair], term))
         found: list[Predicted] = []
         if kept is not None:
-            kept.ask(models.teacher, [pair.row for pair in pairs])
-            found.append(kept.predicted([pair.row for pair in pairs]))
+            with self.clock("teacher"):
+                kept.ask(models.teacher, [pair.row for pair in pairs])
+                found.append(kept.predicted([pair.row for pair in pairs]))
         live = [term for term in terms if term != "off_policy" or kept is None]
         if live:
             assert models.teacher is not None, "it leaves only where nothing else asks it"
@@ -247,14 +252,18 @@ class Objective:
             return Told(said, positions), {}
         return with_label_words(said, positions, [pair.row.labels for pair in pairs])
 
+    @contextmanager
     def _live(
         self, teacher: nn.Module, pairs: Sequence[Pair], terms: Sequence[Term], device: torch.device
-    ) -> AbstractContextManager[Predictions]:
+    ) -> Iterator[Predictions]:
         """What the teacher says of these terms' responses, pair after pair."""
         inputs = [(pair.row.teacher_prompts[term], _teacher_ids(pair, term)) for term in terms for pair in pairs]
         positions = positions_of(len(pairs), terms, lambda pair, term: _teacher_ids(pairs[pair], term))
         batch = self._join(inputs, self.padding.teacher, device)
-        return predictions(teacher, batch, positions.places(device), few=self.few)
+        with ExitStack() as opened:
+            with self.clock("teacher", batch.input_ids_BT.shape):
+                said = opened.enter_context(predictions(teacher, batch, positions.places(device), few=self.few))
+            yield said
 
     @torch.no_grad()
     def _reference_logprobs(
@@ -306,7 +315,8 @@ class Objective:
 
     def _join(self, inputs: Sequence[tuple[list[int], list[int]]], pad_id: int, device: torch.device) -> Batch:
         prompts, responses = zip(*inputs, strict=True)
-        return self.join(prompts, responses, pad_id=pad_id).to(device)
+        with self.clock("data"):
+            return self.join(prompts, responses, pad_id=pad_id).to(device)
 
 
 def _teacher_ids(pair: Pair, term: Term) -> list[int]:

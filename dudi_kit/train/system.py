@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 STATM = Path("/proc/self/statm")
+STATUS = Path("/proc/self/status")
 UNKNOWN = -1.0
 
 
@@ -51,8 +52,26 @@ def resident_bytes() -> int:
     try:
         return int(STATM.read_text().split()[1]) * resource.getpagesize()
     except OSError:
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return _most_resident()
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that this process has held: of its GPU, since its peaks were last reset; else of main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        return next(
+            int(line.split()[1]) * 1024
+            for line in STATUS.read_text().splitlines()
+            if line.startswith("VmHWM:")  # ru_maxrss keeps the size of who started this process
+        )
+    except (OSError, StopIteration):
+        return _most_resident()
+
+
+def _most_resident() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _busy(device: torch.device) -> float:

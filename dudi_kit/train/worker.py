@@ -1,7 +1,7 @@
 """One training process: reads a planned run directory, trains, leaves `final/`.
 
 Started by `dudi-kit` (once for each process), by torchrun or by any launcher that sets RANK and WORLD_SIZE, as
-`python -m dudi_kit.pipeline.worker outputs/my-run [--resume]`.
+`python -m dudi_kit.pipeline.worker outputs/my-run [--resume] [--profile]`.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from dudi_kit.train import checkpoints
 from dudi_kit.train.agreement import agreement
 from dudi_kit.train.assembly import make_loop
 from dudi_kit.train.checkpoints import Checkpoint
+from dudi_kit.train.clock import NO_CLOCK, StepClock
 from dudi_kit.train.cutting import cut_student
 from dudi_kit.train.determinism import determinism
 from dudi_kit.train.during import Scorer, Watch, told_best
@@ -52,8 +53,8 @@ MakeScorer = Callable[[RunDir, Recipe, Plan, Accelerator], Scorer | None]
 """Makes what scores the student while it trains; None where the recipe does not ask for it."""
 
 
-def train(run: RunDir, make_scorer: MakeScorer, *, resume: bool) -> None:
-    """Train what the run directory's plan says, from its last checkpoint if asked."""
+def train(run: RunDir, make_scorer: MakeScorer, *, resume: bool, profile: bool = False) -> None:
+    """Train what the run directory's plan says, from its last checkpoint if asked. profile: measure its steps."""
     if run.complete():  # it was killed, or its machine went, after all was done
         notice(f"trained already: {run.final}")
         return
@@ -82,14 +83,15 @@ def train(run: RunDir, make_scorer: MakeScorer, *, resume: bool) -> None:
         with StopRequests() as stop:
             heartbeat.beat(0, "loading")
             trackers = Trackers(run, recipe, main=main)
-            around = Surroundings(saving, progress, heartbeat, stop, agreement(longest), trackers, watch)
+            clock = StepClock(accelerator) if profile else NO_CLOCK
+            around = Surroundings(saving, progress, heartbeat, stop, agreement(longest), trackers, watch, clock)
             loop = make_loop(run, recipe, plan, accelerator, around)
             heartbeat.beat(0, "loading the checkpoint")
             first = saving.load(found, loop.models) if found else 0
             if watch and found:
                 go_on_watching(run, watch, found, accelerator)
             try:
-                with trackers.running(first):
+                with trackers.running(first), clock.kept(run, plan):
                     loop.train(first)
             except Interrupted:  # all processes have agreed to stop
                 leave_process_group()
@@ -163,7 +165,7 @@ def main(arguments: list[str], make_scorer: MakeScorer) -> int:
     run = RunDir(Path(arguments[0]))
     torch.set_float32_matmul_precision("highest")
     try:
-        train(run, make_scorer, resume="--resume" in arguments)
+        train(run, make_scorer, resume="--resume" in arguments, profile="--profile" in arguments)
     except DudiError as error:
         return _report(run, str(error), error.exit_code)
     except torch.OutOfMemoryError as error:

@@ -109,8 +109,10 @@ class Bench:
         options = [word for path, value in changes.items() for word in ("--set", f"{path}={value}")]
         return [command, str(self.recipe), "--output", str(self.output), "--processes", str(processes), *options]
 
-    def start(self, run: RunDir, processes: int = 1, *, resume: bool = False, headless: bool = False) -> "Worker":
-        return Worker(run, processes, resume=resume, headless=headless)
+    def start(
+        self, run: RunDir, processes: int = 1, *, resume: bool = False, headless: bool = False, profile: bool = False
+    ) -> "Worker":
+        return Worker(run, processes, resume=resume, headless=headless, profile=profile)
 
     def killed(self, name: str, place: str, processes: int = 1, **settings: str) -> RunDir:
         """A run that was killed while `place` (below `checkpoints`) was there, and before it was complete."""
@@ -122,21 +124,24 @@ class Bench:
             shutil.rmtree(run.path)
         raise AssertionError(f"{name}: could not be killed in time")
 
-    def train(self, name: str, processes: int = 1, *, headless: bool = False, **settings: str) -> RunDir:
+    def train(
+        self, name: str, processes: int = 1, *, headless: bool = False, profile: bool = False, **settings: str
+    ) -> RunDir:
         """Plan and train. headless: heads are computed beside the models."""
         run = self.plan(name, processes, **settings)
-        self.start(run, processes, headless=headless).finish()
+        self.start(run, processes, headless=headless, profile=profile).finish()
         return run
 
 
 class Worker:
     """The processes of one training run, in a group of their own."""
 
-    def __init__(self, run: RunDir, processes: int, *, resume: bool, headless: bool) -> None:
+    def __init__(self, run: RunDir, processes: int, *, resume: bool, headless: bool, profile: bool) -> None:
         self.run = run
         words = launch_command(processes, str(run.path), resume=resume)
         if headless:
             words[words.index("dudi_kit.pipeline.worker")] = "tests.train.headless"
+        words += ["--profile"] if profile else []
         self.log = run.path.with_name(f"{run.path.name}{'.resumed' if resume else ''}.log")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(

@@ -30,6 +30,15 @@ RUNS: dict[str, dict[str, Any]] = {
     "1x4": {"training__micro_batch_size": "4", **GREEDY},
     "2x2-zero0": {"processes": 2, "training__micro_batch_size": "2", **GREEDY},
     "2x4-zero1": {"processes": 2, "deepspeed__stage": "1", "training__packing": "true", **GREEDY},
+    "2x4-zero1-profiled": {
+        "processes": 2,
+        "profile": True,
+        "deepspeed__stage": "1",
+        "training__packing": "true",
+        "training__checkpoint_every": "2",
+        **GREEDY,
+        **MEASURED,
+    },
     "2x2-zero2": {
         "headless": True,
         "processes": 2,

@@ -9,6 +9,7 @@ import torch
 
 from dudi_kit.errors import Interrupted
 from dudi_kit.plan.layout import RunDir
+from dudi_kit.train.clock import NO_CLOCK
 from dudi_kit.train.loop import Loop, _LeftStep
 
 
@@ -35,7 +36,8 @@ class LeftInItsSecondStep(Loop):
 
 
 def test_a_step_that_was_left_draws_the_same_again_when_it_is_resumed() -> None:
-    surroundings = SimpleNamespace(progress=lambda *_: None, stop=SimpleNamespace(asked=None), watch=None)
+    stop = SimpleNamespace(asked=None)
+    surroundings = SimpleNamespace(progress=lambda *_: None, stop=stop, watch=None, clock=NO_CLOCK)
     loop = LeftInItsSecondStep.__new__(LeftInItsSecondStep)
     loop.accelerator = SimpleNamespace(is_main_process=False)
     loop.plan, loop.around, loop.window = SimpleNamespace(steps=9), surroundings, None
