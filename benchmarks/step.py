@@ -141,7 +141,7 @@ def trl(world: World) -> None:
     prompts = [row.prompt for row in world.rows]
     batch = join(prompts, [rollout.ids for rollout in rollouts], pad_id=PAD)
     labels_BT = torch.full_like(batch.input_ids_BT, -100)
-    labels_BT[:, batch.prompt_columns :] = batch.response_ids_BR.masked_fill(~batch.response_mask_BR, -100)
+    labels_BT[:, -batch.response_columns :] = batch.response_ids_BR.masked_fill(~batch.response_mask_BR, -100)
     trainer = SimpleNamespace(
         teacher_model=world.models.teacher, beta=0.5, generalized_jsd_loss=GKDTrainer.generalized_jsd_loss
     )
@@ -185,7 +185,7 @@ def response_logits(model: nn.Module, batch: Batch) -> Tensor:
     hidden_BTH = model.model(
         input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT, use_cache=False
     ).last_hidden_state
-    hidden_NH = hidden_BTH[:, batch.prompt_columns - 1 : -1].reshape(-1, hidden_BTH.shape[-1])
+    hidden_NH = hidden_BTH[:, -batch.response_columns - 1 : -1].reshape(-1, hidden_BTH.shape[-1])
     logits_NV: Tensor = model.lm_head(hidden_NH)
     return logits_NV
 

@@ -138,8 +138,7 @@ class Loop:
                 self.around.progress(done, self._log(done) if logs else None)
             if logs:
                 logged = done
-            with self.around.clock("evaluation"):
-                scored = self._score(done) if scores else NOT_SCORED
+            scored = self._score(done) if scores else NOT_SCORED
             stops |= scored.left
             saves = saved < done < self.plan.steps and (stops or scored.is_best or self._saves_after(done))
             if saves:
@@ -239,10 +238,11 @@ class Loop:
     def _score(self, done: int) -> Scored:
         """Score the student, each process its share of the rows. Every process must call it."""
         watch, heartbeat, began = self.around.watch, self.around.heartbeat, time.monotonic()
+        clock, whole = self.around.clock, self.student.whole()
         assert watch is not None, "nothing is due without it"
         heartbeat.beat(done, "evaluation")
         heard = None
-        with self.student.whole() as student, at_rest(student), self._left_when_asked(student):
+        with clock("evaluation"), whole as student, at_rest(student), self._left_when_asked(student):
             rank, processes = self.accelerator.process_index, self.plan.processes
             heard = watch.scorer.ask(student, rank, processes, heartbeat.tell)
         if self._asked_to_stop():
