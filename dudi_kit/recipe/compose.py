@@ -41,6 +41,7 @@ class Switch(NamedTuple):
 
 SWITCHES = (
     Switch(("teacher",), ("model", "recipe")),
+    Switch(("teacher", "cache"), ("type",), default="none"),
     Switch(("student",), ("init",), default="pretrained"),
     Switch(("student", "tokenizer"), ("from", "vocabulary_size")),
     *(Switch(dataset, ("path", "hub", "builtin")) for dataset in DATASETS),

@@ -8,6 +8,9 @@ from torch.nn.functional import logsigmoid
 
 from dudi_kit.signals.result import SignalResult, Sums
 
+EVEN = 1e-3
+"""Nats: a margin below it is rounding, as at the first step, where policy and reference are one model."""
+
 
 @dataclass(frozen=True)
 class PairLogprobs:
@@ -29,7 +32,7 @@ def sequence_signal(
 
     beta: in 1/nats. valid_B: bool, the rows that hold a pair (all where None); the others have total 0, count 0 and no
     gradient. The reference is a constant. Metrics, means over pairs: `margin` (the bracket, in nats) and `accuracy`
-    (share of pairs with margin > 0).
+    (share of pairs with a margin above `EVEN`).
     Source: the SPIN loss (arXiv 2401.01335) with samples of the current student, as in DuDi
     (arXiv 2606.04694).
     """
@@ -43,6 +46,6 @@ def sequence_signal(
         count_B=count_B,
         metrics={
             "margin": Sums(margin_B.detach(), count_B),
-            "accuracy": Sums((margin_B.detach() > 0).to(margin_B.dtype), count_B),
+            "accuracy": Sums((margin_B.detach() > EVEN).to(margin_B.dtype), count_B),
         },
     )

@@ -40,13 +40,14 @@ from dudi_kit.train.engine import (
     shard_frozen,
 )
 from dudi_kit.train.keeping import Asker, keeping_of
-from dudi_kit.train.loop import Loop, Surroundings
+from dudi_kit.train.loop import Loop
 from dudi_kit.train.rollout_log import RolloutLog, moments_of
 from dudi_kit.train.rollouts import OwnSampler, Sampler
 from dudi_kit.train.saving import refreshed_reference
 from dudi_kit.train.served import VllmServer
 from dudi_kit.train.served_sampler import ServedSampler
 from dudi_kit.train.step import Models, Objective, Padding
+from dudi_kit.train.surroundings import Surroundings
 from dudi_kit.verbalizer.vocabulary.mapping import MappedVocabulary, SharedVocabulary
 
 

@@ -8,10 +8,10 @@ A step that was begun can be left before the optimizer's part of it: nothing has
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,43 +28,22 @@ from dudi_kit.plan.rows import Row
 from dudi_kit.plan.schema import Plan
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.signals.result import SignalResult
-from dudi_kit.train.agreement import Agree
-from dudi_kit.train.clock import Clock
-from dudi_kit.train.during import LEFT, NOT_SCORED, Scored, Watch, at_rest, forget_scores, scored_together
+from dudi_kit.train.during import LEFT, NOT_SCORED, Scored, at_rest, forget_scores, scored_together
 from dudi_kit.train.engine import Student, backward, set_learning_rate
 from dudi_kit.train.gradients import SignalGradients
-from dudi_kit.train.heartbeat import Heartbeat
 from dudi_kit.train.keeping import Keeping
 from dudi_kit.train.metrics import Window, append_line, cut_after
+from dudi_kit.train.micro_batches import batched, by_length
 from dudi_kit.train.rng import random_states, set_random_states
 from dudi_kit.train.rollout_log import RolloutLog, RowLosses, row_losses
 from dudi_kit.train.rollouts import Sampler, observe_rollouts, observe_sampler
-from dudi_kit.train.saving import Saving, refreshed_reference
+from dudi_kit.train.saving import refreshed_reference
 from dudi_kit.train.schedule import learning_rate
 from dudi_kit.train.spikes import Spikes
 from dudi_kit.train.step import Models, Objective, Pair
-from dudi_kit.train.stopping import StopRequests
+from dudi_kit.train.surroundings import Surroundings
 from dudi_kit.train.system import system_line
-from dudi_kit.train.trackers import Trackers
 from dudi_kit.train.watch import Moment, StepRecord, failure, save_failure
-
-Progress = Callable[[int, dict[str, Any] | None], None]
-"""Called after each step with the number of steps done, and with the logged line where there is one."""
-
-
-class Surroundings(NamedTuple):
-    """What a run in this process has to do with the world."""
-
-    saving: Saving
-    progress: Progress
-    heartbeat: Heartbeat
-    stop: StopRequests
-    agree: Agree
-    trackers: Trackers
-    watch: Watch | None
-    """Scores the student now and then, where the recipe asks for it."""
-
-    clock: Clock
 
 
 class _LeftStep(Exception):
@@ -157,9 +136,8 @@ class Loop:
         self._let_teacher_go(step)
         objective = self.objective if step % self.recipe.rollouts.every == 0 else self.between
         rollouts = self._rollouts(rows, step) if objective.needs_rollouts else [None] * len(rows)
-        # Rows of like length share a micro-batch, so that little is padded; the global mean does not depend on it.
         with clock("data"):
-            pairs = sorted((objective.pair(*item) for item in zip(rows, rollouts, strict=True)), key=_tokens)
+            pairs = by_length(objective.pair(*item) for item in zip(rows, rollouts, strict=True))
         counts = self._global_counts(objective, pairs)
         set_learning_rate(self.student.optimizer, learning_rate(self.recipe.training, step, self.plan.steps))
         parts = list(batched(pairs, self.plan.micro_batch_size))
@@ -368,20 +346,3 @@ class Loop:
 
     def _start_clock(self) -> None:
         self.tokens, self.started = 0, time.monotonic()
-
-
-def _tokens(pair: Pair) -> int:
-    """The most that any model reads of a pair."""
-    row, rollout, reading = pair
-    prompt = max(len(ids) for ids in (row.prompt, *row.teacher_prompts.values()))
-    responses = [
-        row.response,
-        rollout.ids if rollout else [],
-        *(heard.ids for heard in (row.reading, reading) if heard),
-    ]
-    return prompt + max(map(len, responses))
-
-
-def batched(pairs: Sequence[Pair], size: int) -> Iterator[Sequence[Pair]]:
-    """Consecutive slices of `size`."""
-    return (pairs[start : start + size] for start in range(0, len(pairs), size))

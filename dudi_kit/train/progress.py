@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dudi_kit.console import notice, out
 from dudi_kit.plan.schema import Plan
 from dudi_kit.recipe.schema.evaluation import BITS
-from dudi_kit.train.loop import Progress as Report
+from dudi_kit.train.surroundings import Progress as Report
 
 
 @contextmanager

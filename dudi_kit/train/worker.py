@@ -37,12 +37,13 @@ from dudi_kit.train.during import Scorer, Watch, told_best
 from dudi_kit.train.engine import leave_process_group, start_accelerator
 from dudi_kit.train.heartbeat import Heartbeat
 from dudi_kit.train.launch import LOST
-from dudi_kit.train.loop import Loop, Surroundings
+from dudi_kit.train.loop import Loop
 from dudi_kit.train.processes import LAUNCHER
 from dudi_kit.train.progress import training_progress
 from dudi_kit.train.saving import Saving, write_student
 from dudi_kit.train.state import gathered
 from dudi_kit.train.stopping import StopRequests
+from dudi_kit.train.surroundings import Surroundings
 from dudi_kit.train.trackers import Trackers
 
 LIBRARIES_LATER = 300.0

@@ -74,7 +74,7 @@ def training_loop(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a training process makes of a planned run directory; only the engine is stood in for."""
     monkeypatch.setattr(assembly, "prepare", lambda _, student, optimizer: Student(student, optimizer, nullcontext))
     recipe = recipe_from_resolved(run.resolved.read_text(encoding="utf-8"))
-    accelerator: Any = SimpleNamespace(device="cpu", print=print)
+    accelerator: Any = SimpleNamespace(device="cpu", print=print, process_index=0, num_processes=1)
     return assembly.make_loop(run, recipe, read_plan(run), accelerator, None)  # type: ignore[arg-type]
 
 
