@@ -199,7 +199,7 @@ def sampled(said: Said) -> list[Tensor]:
     for row in said.row_N.unique():
         (numbers,) = (said.row_N == row).nonzero(as_tuple=True)
         chosen = torch.linspace(0, len(numbers) - 1, min(len(numbers), SAMPLED_OF_A_ROW)).round().long()
-        found.append(said.logits(numbers[chosen]).bfloat16())
+        found.append(said.logits(numbers[chosen]).bfloat16().clone())
         if sum(map(len, found)) >= SAMPLED:
             break
     return found

@@ -3,7 +3,7 @@
 Shape suffixes: N positions, n those of a chunk, H hidden, V vocabulary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -48,6 +48,7 @@ class Predictions:
     """[N, H], or [N, V] where there is no head."""
 
     head: Head | None = None
+    _room: list[Tensor] = field(default_factory=list, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -67,13 +68,14 @@ class Predictions:
         """Of the logits."""
         return self.rows.device
 
-    def logits(self, place: Place, out_NV: Tensor | None = None) -> Tensor:
-        """[n, V] at these positions, detached: with a head written to `out_NV`, else not to be changed."""
+    def logits(self, place: Place) -> Tensor:
+        """[n, V] at these positions, detached. With a head, valid until the next call; without, not to be changed.
+
+        The same memory serves every call: pages that are new to the process cost more than the product.
+        """
         rows = self.rows.detach()[place]
         if self.head is None:
             return rows
-        return self.head.logits(rows, None if out_NV is None else out_NV[: len(rows)])
-
-    def room(self, positions: int) -> Tensor | None:
-        """A place for the logits of so many positions, to be used again and again; None where none is needed."""
-        return None if self.head is None else self.rows.new_empty(min(positions, len(self)), self.pieces)
+        if not self._room or len(self._room[0]) < len(rows):
+            self._room[:] = [rows.new_empty(len(rows), self.pieces)]
+        return self.head.logits(rows, self._room[0][: len(rows)])

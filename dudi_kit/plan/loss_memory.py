@@ -3,7 +3,7 @@
 from dudi_kit.models.reading import FEW
 from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
 from dudi_kit.plan.shape import ModelShape
-from dudi_kit.signals.chunks import CHUNK_BYTES, STRIP_ELEMENTS
+from dudi_kit.signals.chunks import STRIP_ELEMENTS, chunk_bytes
 
 TEMPORARIES = 10
 """fp32 tensors of a strip's size while a divergence is worked out: both sides' logits, distributions and their
@@ -45,11 +45,12 @@ def strip_bytes(job: Job, inputs: Inputs) -> int:
 def chunks(job: Job, inputs: Inputs) -> int:
     """Logits of a chunk, of each model that is read by its hidden states."""
     mine = tokens(job, inputs, job.sides)
-    found = 0 if is_whole(job.student, mine) else min(CHUNK_BYTES, mine * job.student.vocabulary * job.size)
+    found = 0 if is_whole(job.student, mine) else min(chunk_bytes(job.size), mine * job.student.vocabulary * job.size)
     theirs = tokens(job, inputs, job.teacher_terms)
     if job.teacher is None or is_whole(job.teacher, theirs):
         return found
-    return found + min(CHUNK_BYTES, theirs * job.teacher.vocabulary * BYTES[job.teacher_dtype])
+    size = BYTES[job.teacher_dtype]
+    return found + min(chunk_bytes(size), theirs * job.teacher.vocabulary * size)
 
 
 def predicted(shape: ModelShape, positions: int, size: int) -> int:

@@ -10,7 +10,11 @@ from collections.abc import Iterator
 import torch
 
 CHUNK_BYTES = 2**26
-"""Logits of a chunk, of each model: 220 positions at V = 151,936 in bf16, 110 in fp32."""
+"""Logits of a chunk, of each model, in fp32: 110 positions at V = 151,936."""
+
+HALF_CHUNK_BYTES = 2**27
+"""In half precision: 441 positions. Each chunk's gradient of the weights is then added to a sum in fp32, which costs
+as much however many positions it is of."""
 
 STRIP_ELEMENTS = 2**21
 """Positions × vocabulary of a strip: 8 MiB for each fp32 temporary, 13 positions at V = 151,936."""
@@ -18,7 +22,12 @@ STRIP_ELEMENTS = 2**21
 
 def chunk_positions(pieces: int, dtype: torch.dtype) -> int:
     """Positions of a chunk."""
-    return max(1, CHUNK_BYTES // (pieces * dtype.itemsize))
+    return max(1, chunk_bytes(dtype.itemsize) // (pieces * dtype.itemsize))
+
+
+def chunk_bytes(size: int) -> int:
+    """Of a chunk of logits of so many bytes each."""
+    return CHUNK_BYTES if size > 2 else HALF_CHUNK_BYTES
 
 
 def strips(place: slice, pieces: int) -> Iterator[slice]:

@@ -21,8 +21,9 @@ from torch.autograd.function import once_differentiable
 from dudi_kit.models.head import Head, Predictions
 from dudi_kit.signals.chunks import chunk_positions, parts
 
-SLICE = 2**14
-"""Pieces whose weights' gradient is added up at a time, where it is made in half precision and kept in fp32."""
+SLICE_ELEMENTS = 2**21
+"""Weights whose gradient is added up at a time, where it is made in half precision and kept in fp32: few enough that
+both copies stay in memory that is there already (2^23 of them take three times as long)."""
 
 
 class Judge(Protocol):
@@ -74,17 +75,16 @@ class _OnePass(torch.autograd.Function):
         learns = tuple(ctx.needs_input_grad[:3])
         ctx.gradient = _Gradient(student, learns)
         size = chunk_positions(student.pieces, student.dtype)
-        room_nV = student.room(size)
         for group in groups:
             chunks = list(parts(group, size))
             heard = None
             for chunk in chunks if judge.listens else ():
-                heard = student.logits(chunk, room_nV)
+                heard = student.logits(chunk)
                 judge.hear(heard, chunk)
             judge.weigh(group)
             for chunk in chunks:
                 again = heard is None or len(chunks) > 1
-                logits_nV = student.logits(chunk, room_nV) if again else heard
+                logits_nV = student.logits(chunk) if again else heard
                 ctx.gradient.take(judge, logits_nV, chunk)
         return judge.loss()
 
@@ -122,7 +122,7 @@ class _Gradient:
         if weight_VH.dtype == grad_nV.dtype:
             weight_VH.addmm_(grad_nV.t(), hidden_nH)
             return
-        for pieces in parts(slice(0, len(weight_VH)), SLICE):
+        for pieces in parts(slice(0, len(weight_VH)), max(1, SLICE_ELEMENTS // weight_VH.shape[1])):
             weight_VH[pieces] += grad_nV[:, pieces].t() @ hidden_nH
 
     def times(self, factor: Tensor) -> tuple[Tensor | None, ...]:

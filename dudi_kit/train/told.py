@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dudi_kit.signals.chunks import chunk_positions, parts
+from dudi_kit.signals.chunks import chunk_positions, parts, strips
 from dudi_kit.signals.divergences import at_least_fp32
 from dudi_kit.train.forms import Predicted
 from dudi_kit.train.positions import Positions
@@ -29,7 +29,7 @@ class Told:
     """Token → pieces of which the logit is another, and those logits."""
 
     def logits(self, numbers_n: Columns) -> Tensor:
-        """[n, V] at these tokens; the caller's to read."""
+        """[n, V] at these tokens; the caller's to read, until the next call."""
         logits_nV = self.predictions.logits(_place(numbers_n, self.predictions.device))
         for token in self.moved.keys() & set(numbers_n.tolist()) if self.moved else ():
             pieces, values = self.moved[token]
@@ -40,15 +40,17 @@ class Told:
     def logprobs(self, numbers_n: Columns, temperature: float) -> Tensor:
         """log T of the teacher's own token at these positions, in nats."""
         said = torch.tensor(self.positions.ids, device=self.predictions.device)
-        size = chunk_positions(self.predictions.pieces, self.predictions.dtype)
-        found = []
-        for part in parts(slice(0, len(numbers_n)), size):
+        found_n = torch.zeros(len(numbers_n), dtype=at_least_fp32(self.predictions.dtype), device=said.device)
+        pieces = self.predictions.pieces
+        for part in parts(slice(0, len(numbers_n)), chunk_positions(pieces, self.predictions.dtype)):
             logits_nV = self.logits(numbers_n[part])
-            logits_nV = logits_nV.to(at_least_fp32(logits_nV.dtype))
-            logits_nV = logits_nV if temperature == 1 else logits_nV / temperature
             ids_n1 = said[torch.from_numpy(numbers_n[part]).to(said.device)].unsqueeze(-1)
-            found.append(logits_nV.log_softmax(-1).gather(-1, ids_n1).squeeze(-1))
-        return torch.cat(found) if found else torch.zeros(0, device=self.predictions.device)
+            for strip in strips(slice(0, len(logits_nV)), pieces):
+                strip_nV = logits_nV[strip].to(found_n.dtype)
+                strip_nV = strip_nV if temperature == 1 else strip_nV / temperature
+                place = slice(part.start + strip.start, part.start + strip.stop)
+                found_n[place] = strip_nV.log_softmax(-1).gather(-1, ids_n1[strip]).squeeze(-1)
+        return found_n
 
 
 def _place(numbers_n: Columns, device: torch.device) -> slice | Tensor:
@@ -97,4 +99,4 @@ def _moved(
 def _first(predictions: Predicted, place: slice, width: int) -> Tensor:
     """Logits of a response's first tokens, 0 beyond its end: [W, V]."""
     some = predictions.logits(slice(place.start, min(place.stop, place.start + width)))
-    return torch.nn.functional.pad(some, (0, 0, 0, width - len(some)))
+    return torch.nn.functional.pad(some, (0, 0, 0, width - len(some))).clone()
