@@ -140,7 +140,8 @@ class Judge:
             else:
                 softmax_nV = student_nV
             grad_nV.addcmul_(softmax_nV, pull_n1, value=-1)
-            grad_nV.scatter_add_(1, self.ids_N[strip, None], pull_n1)
+            said_n1 = self.ids_N[strip, None]  # one for each row, so that no sum is needed: CUDA's has no fixed order
+            grad_nV.scatter_(1, said_n1, grad_nV.gather(1, said_n1) + pull_n1)
         return grad_nV
 
     def _hear(self, strip_nV: Tensor, strip: slice) -> None:
