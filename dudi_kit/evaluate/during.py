@@ -5,7 +5,7 @@ training. Nothing is written here, and what can't be scored is missing with its 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Example
 from dudi_kit.data.ledger import Ledger
 from dudi_kit.errors import DataError
-from dudi_kit.evaluate.answering import Asking, answer_rows
+from dudi_kit.evaluate.answering import AllTooLong, Asking, answer_rows
 from dudi_kit.evaluate.bits import bits_per_byte
 from dudi_kit.evaluate.metrics import normalise
 from dudi_kit.evaluate.progress import Advance, Track
@@ -175,12 +175,8 @@ class StudentScorer:
                 student, self.encoder, name, share, context, self.batch_size, track, heard.left_out
             )
         for name, entry in self.drawn.named.items():
-            how = Asking(entry.settings.scoring, entry.task.max_new_tokens, self.batch_size, context)
-            rows = _rows(entry)[mine]
-            with track(name, len(rows)) as advance:
-                heard.said[name] = answer_rows(
-                    student, self.encoder, rows, how, _InMemory(), ledger=heard.left_out, progress=advance
-                )
+            with track(name, len(_rows(entry)[mine])) as advance:
+                heard.said[name] = self._said(student, entry, mine, heard, advance)
         held_out = self.drawn.held_out[mine]
         with track(BITS, len(held_out)) as advance:
             heard.bits = bits_per_byte(
@@ -193,6 +189,21 @@ class StudentScorer:
                 progress=advance,
             )
         return heard
+
+    def _said(
+        self, student: PreTrainedModel, entry: NamedData, mine: slice, heard: Heard, advance: Advance
+    ) -> dict[str, Said]:
+        """Answers to some rows of a named task; of those that are too long there are none."""
+        share = [(row, some.until) for some in entry.rows.values() for row in some.rows][mine]
+        said: dict[str, Said] = {}
+        for until in dict.fromkeys(end for _, end in share):
+            rows = [row for row, end in share if end == until]
+            how = Asking(entry.settings.scoring, entry.task.max_new_tokens, self.batch_size, heard.context, until)
+            with suppress(AllTooLong):  # each was counted, and another process's share may have answers
+                said |= answer_rows(
+                    student, self.encoder, rows, how, _InMemory(), ledger=heard.left_out, progress=advance
+                )
+        return said
 
     def score(self, heard: Sequence[Heard]) -> StepScores:
         """The scores of what all processes have heard."""

@@ -177,3 +177,32 @@ def test_rows_that_are_too_long_are_counted(model: LlamaForCausalLM, encoder: En
     made = draw({"copy": TaskData(task(), [long, short])}, {}, [long, short], limit=9, seed=0)
     found = scored(scorer(made, encoder), model, processes=2)
     assert list(found.line["left_out"].values()) == [{"id": 1}, {"id": 1}]
+
+
+def test_where_no_row_of_a_process_fits_the_others_rows_still_count(model: LlamaForCausalLM, encoder: Encoder) -> None:
+    entry = sentiment(("id",))
+    long = [replace(row, prompt=(Turn("user", "x" * 1000),)) for row in entry.rows["id"].rows[1:]]
+    rows = replace(entry.rows["id"], rows=[entry.rows["id"].rows[0], *long])
+    drawn = Drawn({}, {"mood": replace(entry, rows={"id": rows})}, [])
+    made = replace(scorer(drawn, encoder, best="mood"), max_length=200)
+    shares = [made.ask(model, process, 6, lambda _: None) for process in range(6)]
+    assert [len(share.said["mood"]) for share in shares] == [1, 0, 0, 0, 0, 0]
+    assert list(made.score(shares).line["left_out"].values()) == [{"id": 5}]
+
+
+def test_answers_to_texts_to_complete_end_as_they_do_after_training(
+    model: LlamaForCausalLM, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = sentiment()
+    ends = {"id": "\n", "th": None}
+    entry = replace(entry, rows={code: replace(rows, until=ends[code]) for code, rows in entry.rows.items()})
+    asked: dict[str, str | None] = {}
+    real = during.answer_rows
+
+    def noted(student: Any, encoder: Any, rows: Any, how: Any, *rest: Any, **named: Any) -> Any:
+        asked.update({row.language: how.until for row in rows})
+        return real(student, encoder, rows, how, *rest, **named)
+
+    monkeypatch.setattr(during, "answer_rows", noted)
+    scorer(Drawn({}, {"mood": entry}, []), encoder, best="mood").ask(model, 0, 1, lambda _: None)
+    assert asked == ends
