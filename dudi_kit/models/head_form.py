@@ -85,12 +85,18 @@ def _gathered(linear: nn.Linear) -> Any:
 def _found(model: Any) -> HeadForm | None:
     find = getattr(model, "get_output_embeddings", None)
     linear = find() if find is not None else None
-    if type(linear) is not nn.Linear or model.base_model is model or linear.weight.is_meta:
+    if type(linear) is not nn.Linear or model.base_model is model or linear.weight.is_meta or _is_spread(model):
         return None
     config = model.config.get_text_config()
     scale = _number(config, "logit_scale") * _number(config, "lm_head_multiplier") / _number(config, "logits_scaling")
     form = HeadForm(scale, getattr(config, "final_logit_softcapping", None))
     return form if _is_true(model, form, linear) else None
+
+
+def _is_spread(model: Any) -> bool:
+    """Its layers lie on several GPUs: hidden states come out on another one than the batch, and maybe the head."""
+    places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
+    return len(places - {"cpu", "disk"}) > 1
 
 
 def _number(config: Any, name: str) -> float:

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from dudi_kit.data.batches import Batch, join
+from dudi_kit.models.head_form import head_form
 from dudi_kit.models.loading import with_contiguous_head
 from dudi_kit.models.reading import frozen_response_logits, response_logits
 
@@ -136,3 +137,11 @@ def test_the_head_is_fed_contiguous_rows_and_says_the_same():
     head.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0].is_contiguous()))
     assert torch.equal(frozen_response_logits(model, batch), plain)
     assert fed == [True]
+
+
+@pytest.mark.parametrize(("places", "known"), [({"a": 0, "b": "cpu"}, True), ({"a": 0, "b": 1}, False)])
+def test_a_model_that_is_spread_over_gpus_is_asked_for_its_own_logits(places: dict[str, Any], known: bool) -> None:
+    """accelerate brings these back to the batch's GPU; hidden states stay on the last layer's."""
+    model = model_of("llama")
+    model.hf_device_map = places
+    assert (head_form(model) is not None) == known
