@@ -27,12 +27,15 @@ class Sayable:
     def __init__(self, sayable_V: Tensor) -> None:
         self.end = int(sayable_V.nonzero().max()) + 1
         self.never = (~sayable_V[: self.end]).nonzero().squeeze(-1)
+        self._fitted: tuple[int, torch.device] | None = None
 
     def copy(self, logits_bV: Tensor, into_BV: Tensor) -> Tensor:
         """The logits up to the last piece that may be said, in fp32: [b, K]; of the others there, −inf."""
         pieces = min(self.end, logits_bV.shape[1])
         logits_bK = into_BV.view(-1)[: len(logits_bV) * pieces].view(-1, pieces).copy_(logits_bV[:, :pieces])
-        self.never = self.never[self.never < pieces].to(logits_bV.device)
+        if self._fitted != (pieces, logits_bV.device):  # once: at every token the host would wait for the GPU
+            self.never = self.never[self.never < pieces].to(logits_bV.device)
+            self._fitted = pieces, logits_bV.device
         return logits_bK.index_fill_(1, self.never, -torch.inf)
 
 
