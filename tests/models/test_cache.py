@@ -182,6 +182,18 @@ def test_a_saved_sketch_is_the_same_and_a_damaged_one_is_named(sketch: Sketch, t
         load_sketch(tmp_path)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_first_sketch_of_a_store_stays(sketch: Sketch, turned: bool, tmp_path: Path) -> None:
+    """Two runs that begin at once make one each; answers that are written by the one can't be read by the other."""
+    other = sketch._replace(mean_V=sketch.mean_V + 1)
+    first, second = (other, sketch) if turned else (sketch, other)
+    save_sketch(tmp_path, first)
+    save_sketch(tmp_path, second)
+    found = load_sketch(tmp_path)
+    assert found is not None
+    assert torch.equal(found.mean_V, first.mean_V)
+
+
 # On disk
 
 
@@ -202,6 +214,17 @@ def test_answers_are_found_by_key_also_by_another_process(tmp_path: Path) -> Non
         assert one.missing(keys) == keys[90:]
     with pytest.raises(KeyError):
         store[keys[99]]
+
+
+def test_of_two_answers_to_one_question_all_find_the_same(tmp_path: Path) -> None:
+    """Ranks that draw the same row in one step both ask; a resumed run must read what the uninterrupted one read."""
+    key = key_of([1])
+    second, first = (Store(tmp_path / "s", SUBJECT, rank=rank) for rank in (1, 0))
+    for store in (second, first):
+        store.put(key, b"%d" % store.rank)
+        store.flush()
+    second.look()
+    assert second[key] == first[key] == Store(tmp_path / "s", SUBJECT)[key]
 
 
 def test_keys_tell_apart_where_one_part_ends() -> None:

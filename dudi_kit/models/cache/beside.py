@@ -1,5 +1,6 @@
 """Tensors that all answers of a store need, in a file beside them whose name holds a hash of its content."""
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Mapping
@@ -13,16 +14,20 @@ from dudi_kit.models.cache.shards import SUFFIX
 
 
 def save_beside(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write it whole or not at all."""
+    """Write it whole or not at all. What another run has saved meanwhile stays: its answers may be written by it."""
     content = save(dict(tensors))
     path = folder / f"{name}-{_hash(content)}.safetensors"
     partial = folder / f".{name}.partial"
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with (folder / f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if any(folder.glob(f"{name}-*.safetensors")):
+                return
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
     except OSError as error:
         raise EnvironmentLack(f"can't write {path}: {error.strerror or error}. Free some space.") from error
 

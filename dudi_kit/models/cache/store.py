@@ -59,7 +59,8 @@ class Store:
     def look(self) -> None:
         """Take notice of what other processes have written since."""
         new = [path for path in sorted(self.folder.glob(f"*{SUFFIX}")) if path.name not in self._shards]
-        self._shards |= {path.name: Shard(path) for path in new}
+        # By name: of two answers to one question, a resumed run must find the one that the uninterrupted run found.
+        self._shards = dict(sorted((self._shards | {path.name: Shard(path) for path in new}).items()))
         shards = list(self._shards.values())
         keys = np.concatenate([np.zeros(0, dtype=f"V{KEY_BYTES}"), *(shard.keys for shard in shards)])
         place = [np.stack([np.full(len(s.keys), i), np.arange(len(s.keys))], axis=1) for i, s in enumerate(shards)]
