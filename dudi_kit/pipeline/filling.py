@@ -42,8 +42,7 @@ def fill_cache(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) 
     planned = read_plan(stage.run).cache
     assert planned is not None, "a recipe that keeps answers plans them"
     assert planned.teacher is not None, "a recipe that keeps answers plans them"
-    folder = Path(planned.teacher.folder)
-    require_space(folder, planned.teacher.bytes, "the teacher's answers")
+    require_space(Path(planned.teacher.folder), planned.teacher.bytes, "the teacher's answers")
     try:
         code = wait_for([sys.executable, "-m", "dudi_kit.pipeline", str(stage.run.path)])
     except KeyboardInterrupt:
@@ -53,13 +52,13 @@ def fill_cache(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) 
         error = WorkerFailed(f"the process that asked the teacher {reason}. What it has answered is kept.")
         error.exit_code = Exit(code) if code in set(Exit) else Exit.ENVIRONMENT
         raise error
-    say(_told(stage.run, planned.teacher, recipe.recipe.teacher.cache, folder))
+    say(_told(stage.run, planned.teacher, recipe.recipe.teacher.cache))
 
 
-def _told(run: RunDir, planned: PlannedStore, cache: TeacherCache, folder: Path) -> str:
+def _told(run: RunDir, planned: PlannedStore, cache: TeacherCache) -> str:
     """`kept: 24 rows, 0.2 MB in …; KL from the teacher 0.0812 nats a token`."""
     store = open_store(run, planned)
-    text = f"kept: {planned.rows:,} rows, {store.size / 1e6:,.1f} MB in {folder}"
+    text = f"kept: {planned.rows:,} rows, {store.size / 1e6:,.1f} MB in {store.folder}"
     if not isinstance(cache, TopKCache):
         return text
     return f"{text}; KL from the teacher {stated_error(store.answers()):.4f} nats a token"

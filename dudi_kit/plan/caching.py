@@ -7,11 +7,13 @@ is decided here once and written in the plan, so that every training process ask
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.tokenizers import fingerprint
+from dudi_kit.errors import EnvironmentLack
 from dudi_kit.models.cache.kept import ALWAYS
 from dudi_kit.models.cache.store import Store, key_of, store_folder
 from dudi_kit.plan.chain import Stage
@@ -61,7 +63,8 @@ def heard(row: Row) -> list[int]:
 
 def open_store(run: RunDir, planned: PlannedStore, *, rank: int = 0) -> Store:
     """The store of a plan."""
-    return Store(store_folder(run.caches, planned.who, planned.subject), planned.subject, rank=rank)
+    subject = _with_content(planned.subject, planned.trained, run.caches)
+    return Store(store_folder(run.caches, planned.who, subject), subject, rank=rank)
 
 
 def planned_cache(
@@ -115,7 +118,8 @@ def _teacher_store(stage: Stage, teaching: Teaching, cache: TeacherCache, rows: 
         "answers": cache.model_dump(mode="json"),
     }
     each = token_bytes(cache, teaching.config.hidden_size, BYTES[teaching.source.dtype])
-    return _store(stage, "teacher", subject, [teacher_key(row) for row in rows], round(each * tokens))
+    trained = stage.teacher.run if stage.teacher else None
+    return _store(stage, "teacher", subject, trained, [teacher_key(row) for row in rows], round(each * tokens))
 
 
 def _reference_store(stage: Stage, student: Encoder, rows: list[Row]) -> PlannedStore:
@@ -128,7 +132,8 @@ def _reference_store(stage: Stage, student: Encoder, rows: list[Row]) -> Planned
         "tokenizer": fingerprint(student.tokenizer),
     }
     keys = [reference_key(row) for row in rows]
-    return _store(stage, "reference", subject, keys, REFERENCE_BYTES * len(rows))
+    trained = stage.start.run if stage.start else None
+    return _store(stage, "reference", subject, trained, keys, REFERENCE_BYTES * len(rows))
 
 
 def _start_of(stage: Stage) -> str:
@@ -142,12 +147,29 @@ def _start_of(stage: Stage) -> str:
 
 
 def _store(
-    stage: Stage, who: Literal["teacher", "reference"], subject: dict[str, Any], keys: Iterable[bytes], size: int
+    stage: Stage,
+    who: Literal["teacher", "reference"],
+    subject: dict[str, Any],
+    trained: RunDir | None,
+    keys: Iterable[bytes],
+    size: int,
 ) -> PlannedStore:
-    wanted = set(keys)
-    folder = store_folder(stage.run.caches, who, subject)
-    there = wanted - set(Store(folder, subject).missing(wanted)) if folder.is_dir() else set()
-    return PlannedStore(who=who, subject=subject, rows=len(wanted), answered=len(there), bytes=size, folder=str(folder))
+    """trained: the run whose student the frozen model is."""
+    wanted, final = set(keys), str(trained.final) if trained else None
+    whole = _with_content(subject, final, stage.run.caches)
+    folder = store_folder(stage.run.caches, who, whole)
+    there = wanted - set(Store(folder, whole).missing(wanted)) if folder.is_dir() else set()
+    return PlannedStore(
+        who=who, subject=subject, trained=final, rows=len(wanted), answered=len(there), bytes=size, folder=str(folder)
+    )
+
+
+def _with_content(subject: dict[str, Any], trained: str | None, memory: Path) -> dict[str, Any]:
+    """With what the weights are, once they are there: trained anew under the same lock they are others, by rounding at
+    least, and what those of before have answered is not theirs."""
+    if trained is None or not Path(trained).is_dir():
+        return subject
+    return subject | {"content": weights_of(ModelSource(path=trained, dtype="fp32"), memory)}
 
 
 def token_bytes(cache: TeacherCache, hidden: int, size: int) -> float:
@@ -166,7 +188,7 @@ def weights_of(source: ModelSource, memory: Path) -> str:
         return f"{source.path}@{resolve([reference]).commits[reference]}/{source.gguf_file or ''}"
     files = [folder / source.gguf_file] if source.gguf_file else sorted(folder.glob("*.safetensors"))
     known = _remembered(memory)
-    hashes = {}
+    before, hashes = len(known), {}
     for file in [*files, *folder.glob("config.json")]:
         stat = file.stat()
         place = f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
@@ -174,8 +196,9 @@ def weights_of(source: ModelSource, memory: Path) -> str:
             with file.open("rb") as opened:
                 known[place] = hashlib.file_digest(opened, "sha256").hexdigest()
         hashes[file.name] = known[place]
-    memory.mkdir(parents=True, exist_ok=True)
-    write_json(memory / "weights.json", known)
+    if len(known) > before:
+        with suppress(EnvironmentLack):  # it only saves time, and another command may be writing it just now
+            write_json(memory / "weights.json", known)
     return digest(hashes)
 
 

@@ -229,7 +229,12 @@ class PlannedStore(Strict):
     subject: dict[str, Any]
     """All that they depend on besides the text."""
 
+    trained: str | None = None
+    """Folder of its weights, where a run of ours trains them: then their content is part of the subject, too."""
+
     folder: str
+    """Of weights that are yet to be trained it will be another one."""
+
     rows: int
     """That are asked for."""
 

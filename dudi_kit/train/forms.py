@@ -145,7 +145,7 @@ class TopKForm:
         """See `Form`."""
         size = chunk_positions(said.pieces, torch.float32)
         sketch = self.sketch.to(said.rows.device)
-        chunks = parts(slice(0, len(said)), size)
+        chunks = list(parts(slice(0, len(said)), size)) or [slice(0, 0)]  # of a text that is cut within a letter
         whole = joined([keep(said.logits(part), ids_N[part], sketch, self.most) for part in chunks])
         return [whole.at(place).pack(self.sketch) for place in places]
 
@@ -169,7 +169,8 @@ class HiddenForm:
     def read(self, answers: Sequence[bytes], device: torch.device) -> Predicted:
         """See `Form`."""
         weight_VH = self.head.weight_VH
-        whole = torch.frombuffer(bytearray(b"".join(answers)), dtype=weight_VH.dtype)
+        content = bytearray(b"".join(answers))
+        whole = torch.frombuffer(content, dtype=weight_VH.dtype) if content else torch.empty(0, dtype=weight_VH.dtype)
         return Predictions(whole.view(-1, weight_VH.shape[1]).to(device), self.head)
 
 
@@ -204,7 +205,7 @@ def require_head(teacher: nn.Module) -> Any:
     form = head_form(teacher)
     if form is None:
         raise ModelError(
-            "teacher.cache: hidden: this teacher's output head does more than is known here, so its logits can't be "
-            "made from hidden states. Use type: top_k."
+            "teacher.cache: hidden: this teacher's output head does more than is known here, or the teacher is spread "
+            "over several GPUs, so its logits can't be made from hidden states. Use type: top_k."
         )
     return form

@@ -7,6 +7,7 @@ another one knows. Which rows those are, each process can tell from the order of
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from dudi_kit.data.batches import join
 from dudi_kit.models.cache.store import Store
+from dudi_kit.models.head_form import open_head
 from dudi_kit.models.reading import predictions
 from dudi_kit.plan.caching import drawn, heard, open_store, reference_key, teacher_key
 from dudi_kit.plan.layout import RunDir
@@ -25,7 +27,7 @@ from dudi_kit.plan.rows import Row, TrainingRows
 from dudi_kit.plan.schema import Plan
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.cache import HiddenCache, TeacherCache
-from dudi_kit.train.forms import Form, Predicted, load_form, save_form
+from dudi_kit.train.forms import Form, Predicted, load_form, require_head, save_form
 from dudi_kit.train.positions import Positions, positions_of
 
 SAMPLED = 1024
@@ -59,12 +61,15 @@ class TeacherAnswers:
 
         rows: of the run.
         """
-        if self.form is None:
+        if self.some(self.form is None):  # another run may have made it just now, after some of us looked
             main = not dist.is_initialized() or dist.get_rank() == 0
             if main or self.together:
-                sample = self._sample(teacher, rows) if not isinstance(self.cache, HiddenCache) else []
-                if main:
-                    save_form(self.store.folder, self.cache, teacher, lambda: sample)
+                hidden = isinstance(self.cache, HiddenCache)
+                sample = [] if hidden else self._sample(teacher, rows)
+                # A head that is shared out is gathered by all.
+                with open_head(teacher, require_head(teacher)) if hidden else nullcontext():
+                    if main:
+                        save_form(self.store.folder, self.cache, teacher, lambda: sample)
             if dist.is_initialized():
                 dist.barrier()
             self.form = load_form(self.store.folder, self.cache, self.device)
@@ -77,7 +82,7 @@ class TeacherAnswers:
     def ask(self, teacher: nn.Module | None, rows: Sequence[Row]) -> None:
         """Have the teacher answer what is not known of these rows."""
         lacking = [row for row in rows if not self.knows(row)]
-        if self.together and self._some_lack(lacking):
+        if self.together and self.some(bool(lacking)):
             lacking = lacking or [rows[0]]
         if not lacking:
             return
@@ -105,8 +110,9 @@ class TeacherAnswers:
         options = {} if few is None else {"few": few}
         return predictions(teacher, batch, positions.places(self.device), **options)
 
-    def _some_lack(self, lacking: Sequence[Row]) -> bool:
-        some = torch.tensor(int(bool(lacking)), device=self.device)
+    def some(self, mine: bool) -> bool:
+        """Whether any process says so."""
+        some = torch.tensor(int(mine), device=self.device)
         if dist.is_initialized():
             dist.all_reduce(some, dist.ReduceOp.MAX)
         return bool(some)
@@ -197,13 +203,10 @@ class Keeping:
 
     def needs_no_teacher(self) -> bool:
         """All is answered, and nothing else asks the teacher; all processes find the same."""
-        if self.teacher is None or not self.leaves or self.teacher.form is None:
+        if self.teacher is None or not self.leaves:
             return False
-        lacks = torch.tensor(int(not all(self.teacher.knows(self.rows[number]) for number in self.wanted)))
-        if dist.is_initialized():
-            lacks = lacks.to(self.teacher.device)
-            dist.all_reduce(lacks, dist.ReduceOp.MAX)
-        return not lacks
+        knows = self.teacher.form is not None and all(self.teacher.knows(self.rows[i]) for i in self.wanted)
+        return not self.teacher.some(not knows)
 
 
 def keeping_of(run: RunDir, recipe: Recipe, plan: Plan, made: TrainingRows, asker: Asker) -> Keeping | None:

@@ -2,23 +2,34 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.distributed import ReduceOp
 
 from dudi_kit.cli import app
 from dudi_kit.errors import Exit, RunDirectoryError
 from dudi_kit.models.cache.shards import Shard
 from dudi_kit.models.cache.store import Store
+from dudi_kit.models.head_form import open_head
+from dudi_kit.plan.caching import open_store
 from dudi_kit.plan.layout import RunDir
-from dudi_kit.plan.schema import read_plan
+from dudi_kit.plan.schema import PlannedStore, read_plan
 from dudi_kit.recipe.schema.cache import HiddenCache, TopKCache
+from dudi_kit.train import keeping as keeping_room
+from dudi_kit.train.forms import save_form
 from dudi_kit.train.keeping import Keeping, ReferenceAnswers, TeacherAnswers
 from dudi_kit.train.step import Models, Objective, Padding
+from dudi_kit.verbalizer.vocabulary.alignment import Alignment
+from dudi_kit.verbalizer.vocabulary.reading import Reading
 from tests.small import ROWS as TEXTS
 from tests.train.bench import ROWS as ROWS_OF_A_BENCH
 from tests.train.bench import Bench, metrics, weights
@@ -28,6 +39,7 @@ from tests.train.test_objective_gradient import (
     ITEMS,
     PAD,
     PIECES,
+    TEACHER_ROWS,
     WHOLE,
     assert_same,
     gradients,
@@ -96,6 +108,59 @@ def test_the_second_time_nobody_is_asked_about_the_corpus(tmp_path: Path) -> Non
         counts.append((teacher.rows - before[0], reference.rows - before[1]))
     n = len(ROWS)
     assert counts == [(2 * n, 2 * n), (n, n)]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_head_that_is_shared_out_is_gathered_by_every_process(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the first would wait for the others, which wait for it elsewhere."""
+    teacher, gathered = models().teacher, list[int]()
+    answers = TeacherAnswers(Store(tmp_path, {"a": 1}), HIDDEN, PAD, CPU, together=True)
+
+    @contextmanager
+    def counted(*arguments: Any) -> Iterator[Any]:
+        gathered.append(rank)
+        with open_head(*arguments) as head:
+            yield head
+
+    def barrier() -> None:
+        if rank:
+            save_form(tmp_path, HIDDEN, teacher, list)  # what the first process has done meanwhile
+
+    monkeypatch.setattr(keeping_room, "open_head", counted)
+    group = {"is_initialized": lambda: True, "get_rank": lambda: rank, "barrier": barrier, "ReduceOp": ReduceOp}
+    alone = SimpleNamespace(**group, all_reduce=lambda *_: None)
+    monkeypatch.setattr(keeping_room, "dist", alone)
+    answers.begin(teacher, ROWS)
+    assert gathered == [rank]
+    assert answers.form is not None
+
+
+@pytest.mark.parametrize("cache", [HIDDEN, TOP_K], ids=["hidden", "top k"])
+def test_a_response_of_which_the_teacher_reads_nothing(cache: Any, tmp_path: Path) -> None:
+    """One that was cut within its first letter has no token of another tokenizer."""
+    teacher = models().teacher
+    kept = keeping(tmp_path, teacher, ROWS, cache).teacher
+    assert kept is not None
+    nothing = replace(ROWS[0], reading=Reading([], Alignment(np.zeros((0, 2), int), np.zeros((0, 4), int), 1)))
+    kept.ask(teacher, [nothing])
+    assert kept.knows(nothing)
+    assert kept.predicted([nothing]).logits(slice(0, 0)).shape == (0, TEACHER_ROWS)
+
+
+def test_weights_that_were_trained_anew_have_answers_of_their_own(tmp_path: Path) -> None:
+    """The lock is the same; what was trained is not, by rounding at least."""
+    run, final = RunDir(tmp_path / "run"), tmp_path / "start" / "final"
+    planned = PlannedStore(
+        who="reference", subject={"weights": "lock"}, trained=str(final), folder="", rows=1, answered=0, bytes=0
+    )
+    final.mkdir(parents=True)
+    folders = []
+    for content in (b"first", b"again, longer", b"first"):
+        (final / "model.safetensors").write_bytes(content)
+        folders.append(open_store(run, planned).folder)
+    assert folders[0] == folders[2] != folders[1]
 
 
 def test_kept_pieces_teach_within_the_error_that_is_stated(tmp_path: Path) -> None:
