@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dudi_kit.recipe.anatomy import EXTENDS, Branch, branches, homes, keys, telling
+from dudi_kit.recipe.anatomy import EXTENDS, Branch, Telling, branches, homes, keys, telling
 from dudi_kit.recipe.diagnostics import listed, nearest
 from dudi_kit.recipe.emit import inline, yaml_lines
 from dudi_kit.recipe.origins import Origin, origin
@@ -256,13 +256,13 @@ def _example_values() -> dict[str, Any]:
 
 
 def _example(parts: tuple[str, ...], spots: list[_Spot]) -> list[str]:
-    """Cut from the example recipe, or the default where that has no such key."""
+    """Cut from the example recipe, or the default where that has no such key; with what tells the variants on the way."""
     if not parts:
         return []
     found = next(_cut(_example_values(), parts), None)
     if found is None:
         found = _nested(parts, _sample(spots))
-    lines = [line.text for line in yaml_lines(found)]
+    lines = [line.text for line in yaml_lines(_marked(found, [Branch(None, Recipe)], len(parts)))]
     return lines if len(lines) <= LONGEST_EXAMPLE else [*lines[: LONGEST_EXAMPLE - 1], "  …"]
 
 
@@ -276,6 +276,25 @@ def _cut(values: Any, parts: tuple[str, ...]) -> Iterator[dict[str, Any]]:
             yield {key: values[key]}
         else:
             yield from ({key: below} for below in _cut(values[key], tuple(rest)))
+
+
+def _marked(found: dict[str, Any], here: list[Branch], depth: int) -> dict[str, Any]:
+    """The same, with the key that tells the variant beside each key that only a variant other than the default has."""
+    ((key, value),) = found.items()
+    owners = [branch for branch in here if key in _keys(branch)]
+    if depth > 1:
+        below = [each for owner in owners for each in branches(_keys(owner)[key].annotation)]
+        value = _marked(value, below + [item for branch in here for item in _items(branch)], depth - 1)
+    marks = [_needed_mark(owner) for owner in owners]
+    apart = 0 < len(owners) < sum(branch.model is not None for branch in here)
+    mark = marks[0] if apart and all(marks) else None
+    return {key: value} if mark is None or mark.key == key else {mark.key: mark.value or "…", key: value}
+
+
+def _needed_mark(variant: Branch) -> Telling | None:
+    """What has to be written for a mapping to be this variant."""
+    mark = telling(variant)
+    return mark if mark and _keys(variant)[mark.key].is_required() else None
 
 
 def _nested(parts: tuple[str, ...], value: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`explain`: what it says agrees with the schema, for every path that there is."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import get_args, get_origin
 
 import pytest
@@ -38,6 +39,17 @@ def test_every_path_can_be_explained_and_has_an_example_that_is_yaml() -> None:
         tree = read_yaml(text, Source("x", EXAMPLE, lines_of(text))).root  # type: ignore[arg-type]
         parts = tuple("mine" if part == "*" else part for part in path.split("."))
         assert tree.at(parts[:1]), path
+
+
+def test_a_key_of_a_variant_is_shown_with_what_tells_the_variant(tmp_path: Path) -> None:
+    assert explain("teacher.cache.k").example == ["teacher:", "  cache:", "    type: top_k", "    k: 32"]
+    assert explain("student.architecture.layers").example[:2] == ["student:", "  init: scratch"]
+    assert explain("student.revision").example == ["student:", "  revision: …"]
+    for number, path in enumerate(PATHS):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text("\n".join(line for line in explain(path).example if line != "  …"), encoding="utf-8")
+        misplaced = [f for f in check_recipe(str(file)).findings if "of this variant" in f.message]
+        assert misplaced == [], path
 
 
 def test_every_field_has_a_meaning_but_those_that_tell_variants() -> None:

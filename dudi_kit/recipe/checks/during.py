@@ -51,10 +51,20 @@ def the_best_is_measured(recipe: Recipe) -> Iterator[Complaint]:
         message = "without held-out text, which of the tasks picks the best step has to be said"
         yield Complaint(PLACE, "needs-best", message, f"add best: {listed(tasks)}", needs, at_key=True)
     elif during.best is not None and during.best not in measured:
-        lacking = "there is no held-out text" if during.best == BITS else f"no score is called {during.best!r}"
-        near = nearest(during.best, measured)
-        hint = f"did you mean {near!r}?" if near else f"measured are {', '.join(measured)}"
-        yield Complaint((*PLACE, "best"), "not-scored", lacking, hint, needs)
+        message, hint = _not_measured(during.best, measured, list(recipe.evaluation.tasks))
+        yield Complaint((*PLACE, "best"), "not-scored", message, hint, needs)
+
+
+def _not_measured(best: str, measured: list[str], known: list[str]) -> tuple[str, str]:
+    """What is wrong with a score that is not taken, and the way out. known: all of `evaluation.tasks`."""
+    offered = f"measured are {', '.join(measured)}"
+    if best == BITS:
+        return "there is no held-out text", offered
+    if best in known:
+        hint = f"add it to its tasks, or name another: {offered}"
+        return f"{best!r} is not among the tasks that are scored meanwhile", hint
+    near = nearest(best, [*measured, *known])
+    return f"no score is called {best!r}", f"did you mean {near!r}?" if near else offered
 
 
 def every_label_has_a_row(recipe: Recipe) -> Iterator[Complaint]:

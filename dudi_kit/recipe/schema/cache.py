@@ -15,8 +15,8 @@ class NoCache(Strict):
 
 class TopKCache(Strict):
     """Of each position the likeliest pieces, the mass of all others, and a sketch of how it is shared out among them:
-    some 100 bytes a token with `k` 32 and `rank` 64. How far that is from the teacher is measured when
-    it is written, and told by `dudi-kit cache`."""
+    some 100 bytes a token with `k` 32 and `rank` 64. How far that is from the teacher is measured when it is written,
+    and told by `dudi-kit cache`."""
 
     type: Literal["top_k"]
     k: Annotated[int, Field(ge=10, le=250)] = 32
