@@ -111,7 +111,8 @@ def ours(stage: Stage, *, whole: bool = False) -> None:
         pairs, terms, lambda pair, term: ids[(pair * len(terms) + terms.index(term)) * length :][:length]
     )
     told = Told(Predictions(stage.teacher_NG, Head(stage.teacher_VG)), positions)
-    weights, counts = dict.fromkeys(terms, 1.0), dict.fromkeys(terms, tokens / len(terms))
+    # Half the weight on each of two means over half the tokens is the mean over all of them, as in the other ways.
+    weights, counts = dict.fromkeys(terms, 1 / len(terms)), dict.fromkeys(terms, tokens / len(terms))
     if stage.sequence:
         weights, counts = weights | {"sequence": 1.0}, counts | {"sequence": float(pairs)}
     if whole:
