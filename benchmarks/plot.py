@@ -82,13 +82,13 @@ def scaling(axes: Any, cells: Cells) -> None:
     axes.legend(frameon=False)
 
 
-PANELS: dict[Callable[[Any, Cells], None], str] = {
-    loss_memory: "loss",
-    loss_tokens: "loss",
-    steps: "step",
-    scaling: "scaling",
+PANELS: dict[Callable[[Any, Cells], None], tuple[str, str]] = {
+    loss_memory: ("loss", "memory: "),
+    loss_tokens: ("loss", "along tokens: "),
+    steps: ("step", "time: "),
+    scaling: ("scaling", "step: "),
 }
-"""And the script whose results they show."""
+"""And whose results they show: the script, and how the names of its cells begin."""
 
 
 def _grouped(cells: Cells, pattern: str, value: Callable[[Any], float]) -> dict[str, dict[str, float]]:
@@ -120,11 +120,13 @@ def _number(name: str, pattern: str) -> int:
 
 
 def main(folder: Path) -> None:
-    there = {
-        name: folder / f"{name}.json" for name in dict.fromkeys(PANELS.values()) if (folder / f"{name}.json").is_file()
-    }
-    cells = {name: json.loads(path.read_text())["cells"] for name, path in there.items()}
-    drawn = [(panel, cells[name]) for panel, name in PANELS.items() if name in cells]
+    files = {name: folder / f"{name}.json" for name, _ in PANELS.values()}
+    cells = {name: json.loads(file.read_text())["cells"] for name, file in files.items() if file.is_file()}
+    drawn = [
+        (panel, cells[name])
+        for panel, (name, prefix) in PANELS.items()
+        if any(cell.startswith(prefix) for cell in cells.get(name, {}))
+    ]
     if not drawn:
         raise SystemExit(f"no results in {folder}: call loss.py, step.py or scaling.py first")
     figure, axes = plt.subplots(1, len(drawn), figsize=(5 * len(drawn), 4.2), squeeze=False, layout="constrained")

@@ -36,6 +36,13 @@ def test_a_step_and_its_table(options, capsys, tmp_path):
     assert (tmp_path / "speed.svg").stat().st_size
 
 
+def test_a_plot_of_what_a_script_that_was_stopped_has_left(tmp_path):
+    cells = {f"few: {size} pieces": {"seconds": {"ours": 1.0}} for size in (1, 2)}
+    (tmp_path / "loss.json").write_text(json.dumps({"cells": cells}))
+    with pytest.raises(SystemExit, match="no results"):
+        plot.main(tmp_path)
+
+
 def test_cost_along_a_change(options, capsys, tmp_path):
     results = measure.Results("scaling", options, scaling.measured)
     scaling.along(results, scaling.TINY, "response", (16, 32))
