@@ -256,7 +256,7 @@ def _example_values() -> dict[str, Any]:
 
 
 def _example(parts: tuple[str, ...], spots: list[_Spot]) -> list[str]:
-    """Cut from the example recipe, or the default where that has no such key; with what tells the variants on the way."""
+    """Cut from the example recipe, or the default where that has no such key; each variant with what tells it."""
     if not parts:
         return []
     found = next(_cut(_example_values(), parts), None)
