@@ -6,7 +6,7 @@ copy of the gradient for each signal would not fit beside the student; only thei
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -19,10 +19,10 @@ PIECE = 1 << 24
 class SignalGradients:
     """Gradients of the signals' shares of the loss, added up over micro-batches."""
 
-    def __init__(self, module: nn.Module, weights: Mapping[str, float]) -> None:
-        self.weights = weights
+    def __init__(self, module: nn.Module, signals: Iterable[str]) -> None:
+        self.signals = list(signals)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self._sums = {name: [torch.zeros(p.numel()) for p in self.parameters] for name in weights}
+        self._sums = {name: [torch.zeros(p.numel()) for p in self.parameters] for name in self.signals}
 
     def add(self, name: str, loss: Tensor) -> None:
         """A signal's share of the loss of one micro-batch of one process."""
@@ -37,7 +37,7 @@ class SignalGradients:
         With the gradients g_s of the signals, ‖g_s‖² = g_s·g_s, and the cosine of g_s to their sum g is
         Σ_t g_s·g_t / (‖g_s‖ ‖g‖), where ‖g‖² = Σ_st g_s·g_t. None where one of the two is 0.
         """
-        products_SS = torch.zeros(len(self.weights), len(self.weights), dtype=torch.float64, device=device)
+        products_SS = torch.zeros(len(self.signals), len(self.signals), dtype=torch.float64, device=device)
         for same_parameter in zip(*self._sums.values(), strict=True):
             for piece in zip(*(flat.split(PIECE) for flat in same_parameter), strict=True):
                 piece_SP = torch.stack(piece).to(device)
@@ -45,7 +45,7 @@ class SignalGradients:
                     dist.all_reduce(piece_SP)
                 piece_SP = piece_SP.double()
                 products_SS += piece_SP @ piece_SP.T
-        return dict(zip(self.weights, _norms(products_SS.tolist()), strict=True))
+        return dict(zip(self.signals, _norms(products_SS.tolist()), strict=True))
 
 
 def _norms(products_SS: Sequence[Sequence[float]]) -> list[dict[str, float | None]]:

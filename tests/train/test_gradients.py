@@ -74,7 +74,7 @@ def test_the_signals_pull_in_different_directions_so_that_the_comparison_means_s
 
 def test_a_signal_without_any_gradient_has_no_direction():
     module = model()
-    kept = SignalGradients(module, {"sft": 1.0, "sequence": 0.0})
+    kept = SignalGradients(module, ["sft", "sequence"])
     add(kept, module, slice(None), {"sft": 1.0, "sequence": 0.0})
     found = kept.read_out(torch.device("cpu"))
     assert found["sequence"] == {"norm": 0.0, "cosine": None}
@@ -84,5 +84,5 @@ def test_a_signal_without_any_gradient_has_no_direction():
 def test_frozen_parameters_are_left_out():
     module = model()
     module[0].requires_grad_(False)
-    kept = SignalGradients(module, {"sft": 1.0})
+    kept = SignalGradients(module, ["sft"])
     assert sum(p.numel() for p in kept.parameters) == 4 * 3 + 3 + 2 * 2 + 2
