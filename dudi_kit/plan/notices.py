@@ -58,7 +58,7 @@ def scoring_notices(recipe: Recipe, steps: int) -> Iterator[str]:
             "is scored before the first and after the last only"
         )
     scorings = 1 + -(-steps // during.every)
-    asked = " and ".join([*([BITS] if recipe.data.held_out else []), *tasks_during_training(recipe)])
+    asked = ", ".join([*([BITS] if recipe.data.held_out else []), *tasks_during_training(recipe)])
     yield (
         f"evaluation.during_training: {scorings:,} scorings of {asked}, at most {during.limit:,} rows of a language "
         f"each; {best} picks the best step, and the final model is the {during.final} one's"

@@ -22,6 +22,11 @@ class ScoreCourse:
     rows: list[tuple[str, dict[int, float]]]
     """(language or `mean`, step → value) at the steps of the table."""
 
+    @property
+    def digits(self) -> int:
+        """That are shown: of a percentage over a few rows one is enough."""
+        return 3 if BITS in self.title else 1
+
 
 @dataclass(frozen=True)
 class Course:

@@ -108,7 +108,7 @@ def _rows(after: Answers, other: Answers, scales: Mapping[tuple[str, str], Scale
     places = [place for place in after if other.get(place, {}).keys() & after[place].keys()]
     for task in dict.fromkeys(task for task, _ in places):
         pairs: list[tuple[Items, Items]] = []
-        for place in (place for place in places if place[0] == task):
+        for place in sorted(place for place in places if place[0] == task):
             keys = sorted(other[place].keys() & after[place].keys())
             slope = scales.get(place, Scale()).slope
             pair = [item_values(side[place], keys) for side in (after, other)]

@@ -144,8 +144,7 @@ class Loop:
         shows = objective.needs_rollouts and self.rollout_log.is_due(step)
         losses: RowLosses = {}
         self.record.clear()
-        with clock("signal gradients"):
-            self.gradients = self._signal_gradients(parts, counts) if self._measures_gradients(step + 1) else None
+        self.gradients = self._signal_gradients(parts, counts) if self._measures_gradients(step + 1) else None
         for number, part in enumerate(parts, start=1):
             self.around.heartbeat.beat(step + 1, f"micro-batch {number} of {len(parts)}")
             results = self._micro_step(objective, part, counts, last=number == len(parts))
@@ -280,9 +279,10 @@ class Loop:
 
     def _signal_gradients(self, parts: Sequence[Sequence[Pair]], counts: dict[str, Tensor]) -> SignalGradients:
         """Each signal's own gradient over this process's share, from a pass that leaves no trace in the training."""
-        device = self.accelerator.device
+        device, clock, whole = self.accelerator.device, self.around.clock, self.student.whole()
         # Dropout, where there is one, is the same again in the pass that trains.
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), self.student.whole() as student:
+        same = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+        with clock("signal gradients"), same, whole as student:
             gradients = SignalGradients(student, self.objective.weights)
             models = self.models._replace(student=student)
             for part in parts:

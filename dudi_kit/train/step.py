@@ -187,8 +187,7 @@ class Objective:
         places = positions.places(device)
         with ExitStack() as opened:
             told, label_mass = self._told(models, pairs, opened)
-            with self.clock("reference", batch.input_ids_BT.shape):
-                reference_N = self._reference_logprobs(models, pairs, batch, places, positions)
+            reference_N = self._reference_logprobs(models, pairs, batch, places, positions)
             whole = opened if until_backward is None else until_backward
             with self.clock("student", batch.input_ids_BT.shape):
                 student = whole.enter_context(predictions(models.student, batch, places, few=self.few))
@@ -272,16 +271,22 @@ class Objective:
         """log π_ref of every token, in nats; empty where nobody asks. Of a response that is kept, all at its first."""
         if models.reference is None or "sequence" not in self.weights:
             return torch.zeros(0)
+        with self.clock("reference", batch.input_ids_BT.shape):
+            return self._asked_reference(models.reference, pairs, batch, places, positions)
+
+    def _asked_reference(
+        self, reference: nn.Module, pairs: Sequence[Pair], batch: Batch, places: Places, positions: Positions
+    ) -> Tensor:
         kept = self.keeping.reference if self.keeping else None
         if kept is None:
-            with predictions(models.reference, batch, places, few=self.few) as found:
+            with predictions(reference, batch, places, few=self.few) as found:
                 return Told(found, positions).logprobs(np.arange(len(positions)), 1.0)
         device = places.row_N.device
         lacking = [pair for pair in pairs if pair.row not in kept]
-        asked = self._referred(models.reference, lacking, "off_policy", device)
+        asked = self._referred(reference, lacking, "off_policy", device)
         for pair, logprob_n in zip(lacking, asked, strict=True):
             kept.put(pair.row, float(logprob_n.double().sum()))
-        sampled = self._referred(models.reference, pairs, "on_policy", device)
+        sampled = self._referred(reference, pairs, "on_policy", device)
         reference_N = torch.zeros(len(positions), device=device, dtype=sampled[0].dtype)
         for segment in positions.segments:
             if segment.term == "on_policy":

@@ -58,7 +58,7 @@ def test_the_page_shows_them_beside_the_losses_of_the_same_steps(run_dir: Path) 
     assert "Best step by bits per byte: 100." in page
     assert '<th scope="col">step 100 (best)</th>' in page
     assert "no rows &lt;b&gt;here&lt;/b&gt;" in page
-    assert "<td>th Thai</td><td>–</td><td>25.000</td><td>25.000</td>" in page
+    assert "<td>th Thai</td><td>–</td><td>25.0</td><td>25.0</td>" in page
 
 
 def test_a_page_of_a_run_that_was_not_scored_has_no_such_section(run_dir: Path) -> None:
