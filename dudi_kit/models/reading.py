@@ -22,8 +22,9 @@ from dudi_kit.data.batches import Batch
 from dudi_kit.models.head import Predictions
 from dudi_kit.models.head_form import head_form, hidden_states, inner, open_head, pieces_of
 
-FEW = 2**23
-"""Positions × vocabulary up to which a model is asked for its logits, all at once: see benchmarks/README.md."""
+FEW = 2**24
+"""Positions × vocabulary up to which a model is asked for its logits, all at once: they would be one chunk in fp32, and
+in bf16 the head's gradient, which is then not summed in fp32, takes less time (benchmarks/speed.md)."""
 
 
 class Places(NamedTuple):
