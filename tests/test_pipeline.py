@@ -244,7 +244,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     started: list[str] = []
 
-    def leave_final(run: RunDir, processes: int, *, resume: bool) -> None:
+    def leave_final(run: RunDir, processes: int, *, resume: bool, profile: bool) -> None:
         started.append(run.path.name + (" (resumed)" if resume else ""))
         run.final.mkdir()
 

@@ -25,6 +25,7 @@ from dudi_kit.plan.schema import read_plan
 from dudi_kit.recipe.load import load_recipe
 from dudi_kit.recipe.publish import recipe_from_resolved
 from dudi_kit.train import assembly, step
+from dudi_kit.train.clock import NoClock
 from dudi_kit.train.engine import Student
 from dudi_kit.train.step import Pair
 from tests.data.tiny import SENTENCES
@@ -75,14 +76,15 @@ def training_loop(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(assembly, "prepare", lambda _, student, optimizer: Student(student, optimizer, nullcontext))
     recipe = recipe_from_resolved(run.resolved.read_text(encoding="utf-8"))
     accelerator: Any = SimpleNamespace(device="cpu", print=print, process_index=0, num_processes=1)
-    return assembly.make_loop(run, recipe, read_plan(run), accelerator, None)  # type: ignore[arg-type]
+    around: Any = SimpleNamespace(clock=NoClock())
+    return assembly.make_loop(run, recipe, read_plan(run), accelerator, around)
 
 
 def test_the_ids_shown_are_the_ids_trained_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert call("plan", folder / "student.yaml", "-o", tmp_path).exit_code == 0
     loop = training_loop(RunDir(tmp_path / "student"), monkeypatch)
     read: list[tuple[list[list[int]], list[list[int]]]] = []
-    own = step.join
+    own = loop.objective.join
 
     def join(prompts: Any, responses: Any, **options: Any) -> Any:
         batch = own(prompts, responses, **options)
@@ -92,8 +94,9 @@ def test_the_ids_shown_are_the_ids_trained_on(folder: Path, tmp_path: Path, monk
         read.append(([ids[mask].tolist()[: -len(after)] for ids, mask, after in columns], learned))
         return batch
 
-    monkeypatch.setattr(step, "join", join)
-    loop.objective(loop.models, [Pair(row, Continuation([5, 6], ended=True)) for row in loop.rows])
+    monkeypatch.setattr(loop.objective, "join", join)
+    pairs = [Pair(row, Continuation([5, 6], ended=True)) for row in loop.rows]
+    loop.objective(loop.models, pairs, loop.objective.counts(pairs))
     (prompts, responses), (teacher_prompts, _) = read
 
     seen = seen_in(folder / "student.yaml")

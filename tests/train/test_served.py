@@ -16,6 +16,7 @@ from dudi_kit.errors import EnvironmentLack
 from dudi_kit.models.generation import Stops
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.rollouts import Rollouts, VllmEngine
+from dudi_kit.train.clock import NoClock
 from dudi_kit.train.engine import Student
 from dudi_kit.train.loop import Loop, _LeftStep
 from dudi_kit.train.rollouts import OwnSampler
@@ -183,7 +184,7 @@ def stopping_loop(model: Any, sampler: Any) -> Loop:
     loop.student = Student(model, None, lambda: nullcontext(model))
     loop.sampler = sampler
     loop.accelerator = sampler.accelerator if isinstance(sampler, ServedSampler) else Accelerator(cpu=True)
-    loop.around = SimpleNamespace(stop=SimpleNamespace(asked=signal.SIGTERM), agree=bool)
+    loop.around = SimpleNamespace(stop=SimpleNamespace(asked=signal.SIGTERM), agree=bool, clock=NoClock())
     return loop
 
 
