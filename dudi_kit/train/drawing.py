@@ -78,7 +78,8 @@ class Draw:
 def invert(mass_bK: Tensor, uniform_b: Tensor) -> Tensor:
     """The piece at which the cumulated mass passes the share `uniform_b` of the whole: the block first, then within it.
 
-    mass_bK: fp32, need not sum to 1. Ids [b], never of a piece without mass.
+    mass_bK: fp32, need not sum to 1. Ids [b], never of a piece without mass; of a row that is no number some piece, so
+    that the step goes on to its loss, which says what is wrong.
     """
     blocks = mass_bK.shape[1] // BLOCK
     blocks_bS = mass_bK[:, : blocks * BLOCK].view(len(mass_bK), blocks, BLOCK).sum(-1)
@@ -91,7 +92,7 @@ def invert(mass_bK: Tensor, uniform_b: Tensor) -> Tensor:
     inside = piece_bC < mass_bK.shape[1]
     in_block_bC = mass_bK.gather(1, piece_bC.clamp(max=mass_bK.shape[1] - 1)) * inside
     place_b1 = _passed(running_sum(in_block_bC), share_b1 - before_b1)
-    return (block_b1 * BLOCK + place_b1).squeeze(1)
+    return (block_b1 * BLOCK + place_b1).squeeze(1).clamp(max=mass_bK.shape[1] - 1)
 
 
 def _passed(cumulated_bC: Tensor, value_b1: Tensor) -> Tensor:

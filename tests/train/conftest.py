@@ -28,7 +28,7 @@ RUNS: dict[str, dict[str, Any]] = {
     # processes × micro-batch, ZeRO stage; the global batch is 8 rows
     "1x8": GREEDY | MEASURED,
     "1x4": {"training__micro_batch_size": "4", **GREEDY},
-    "2x2-zero0": {"processes": 2, "training__micro_batch_size": "2", **GREEDY},
+    "2x2-zero0": {"headless": True, "processes": 2, "training__micro_batch_size": "2", **GREEDY},
     "2x4-zero1": {"processes": 2, "deepspeed__stage": "1", "training__packing": "true", **GREEDY},
     "2x4-zero1-profiled": {
         "processes": 2,
@@ -40,7 +40,6 @@ RUNS: dict[str, dict[str, Any]] = {
         **MEASURED,
     },
     "2x2-zero2": {
-        "headless": True,
         "processes": 2,
         "deepspeed__stage": "2",
         "training__micro_batch_size": "2",
@@ -49,7 +48,6 @@ RUNS: dict[str, dict[str, Any]] = {
     },
     "1x8-zero3": {"headless": True, "deepspeed__stage": "3", **GREEDY},
     "2x2-zero3-offloaded": {
-        "headless": True,
         "processes": 2,
         "deepspeed__stage": "3",
         "deepspeed__offload": "{optimizer: cpu, parameters: cpu}",

@@ -36,11 +36,11 @@ def in_generation(step: int) -> None:
 def in_backward(step: int) -> None:
     real, steps = loop.backward, [0]
 
-    def backward(engine: Any, loss: Any, *, last: bool) -> Any:
+    def backward(engine: Any, loss: Any, *, last: bool, **others: Any) -> Any:
         if steps[0] == step - 1 and not last:
             ask()
         steps[0] += last
-        return real(engine, loss, last=last)
+        return real(engine, loss, last=last, **others)
 
     loop.backward = backward  # type: ignore[assignment]
 

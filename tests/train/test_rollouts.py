@@ -355,3 +355,11 @@ def test_a_sliding_windows_greedy_sample_is_what_whole_passes_would_say(windowed
         for token in rollout.ids:
             assert token == next_distribution(windowed, ids).argmax()
             ids.append(token)
+
+
+def test_a_row_that_is_no_number_gets_a_piece_that_there_is():
+    mass = torch.full((2, 700), float("nan"))
+    mass[1] = 1 / 700
+    drawn = invert(mass, torch.tensor([0.5, 0.5], dtype=torch.float64))
+    assert 0 <= drawn[0] < 700
+    assert drawn[1] == 350
