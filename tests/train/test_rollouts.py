@@ -362,4 +362,4 @@ def test_a_row_that_is_no_number_gets_a_piece_that_there_is():
     mass[1] = 1 / 700
     drawn = invert(mass, torch.tensor([0.5, 0.5], dtype=torch.float64))
     assert 0 <= drawn[0] < 700
-    assert drawn[1] == 350
+    assert abs(int(drawn[1]) - 350) <= 1
