@@ -83,10 +83,12 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
     teacher = None if plan.teacher is None or unasked else frozen_teacher(plan, plan.teacher, device)
     if teacher is not None and keeping is not None and keeping.teacher is not None:
         keeping.teacher.begin(teacher, made.rows)
+    if teacher is not None:
+        _say_if_whole("teacher", teacher, accelerator)
     student = start_student(recipe, plan, student_side, device)
     anchored = "sequence" in objective.weights
     with gathered(student):
-        head_form(student)  # while its weights are whole
+        _say_if_whole("student", student, accelerator)  # while its weights are there
         copied = anchored and not anchored_by_itself(recipe)
         reference = frozen_copy(student, DTYPES[recipe.training.precision]).to(device) if copied else None
     if recipe.training.compile:
@@ -116,6 +118,15 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         around=around,
         keeping=keeping,
     )
+
+
+def _say_if_whole(who: str, model: nn.Module, accelerator: Accelerator) -> None:
+    """A notice where the model's logits are held whole, however many, since its head can't be computed beside it."""
+    if head_form(model) is None:
+        accelerator.print(
+            f"{who}: its head is computed in a way that is not known, or lies elsewhere, so its logits are held whole: "
+            "a micro-batch takes more memory than the plan says"
+        )
 
 
 def make_sampler(

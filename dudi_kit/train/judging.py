@@ -5,6 +5,7 @@ Shape suffixes: N the student's response tokens, n those of a chunk or strip, V 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -91,14 +92,20 @@ class Judge:
 
     def loss(self) -> Tensor:
         """L, a scalar in nats."""
-        return combine(self.results(), self.weights, self.counts)
+        return combine(self.results, self.weights, self.counts)
 
+    @cached_property
     def results(self) -> dict[str, SignalResult]:
         """Every active signal by row, once all has been judged; without a gradient."""
         everything = slice(0, len(self.positions))
         found = self.likelihoods.results(self.heard, everything)
         for term in self.comparisons:
-            found[term] = self._with_spans(term, self._token_result(term), found.get(term))
+            paired = self._token_result(term)
+            if self.facing.spans is None:
+                found[term] = paired
+                continue
+            nothing = SignalResult(torch.zeros_like(paired.total_B), torch.zeros_like(paired.count_B))
+            found[term] = self._with_spans(term, paired, found.get(term, nothing))
         return {name: found[name] for name in self.weights}
 
     def _told(self, place: slice) -> Tensor | None:
@@ -190,10 +197,8 @@ class Judge:
         metrics = {name: Sums(by_row(values_N), count_B) for name, values_N in observed.items()}
         return SignalResult(by_row(self.value_N), count_B, metrics)
 
-    def _with_spans(self, term: Term, paired: SignalResult, spans: SignalResult | None) -> SignalResult:
+    def _with_spans(self, term: Term, paired: SignalResult, spans: SignalResult) -> SignalResult:
         """Sums over both kinds of tokens; the count is of the student's tokens that the teacher has a word on."""
-        if spans is None:
-            return paired
         tokens_B = torch.zeros(self.positions.pairs, dtype=torch.long)
         for segment in self.positions.of(term):
             tokens_B[segment.pair] = segment.place.stop - segment.place.start

@@ -208,7 +208,7 @@ class Objective:
             size = chunk_positions(student.pieces, student.dtype)
             groups = list(positions.groups(size)) if judge.listens else [slice(0, len(positions))]
             loss = loss_in_one_pass(student, groups, judge)
-        results = judge.results()
+        results = judge.results
         return Outcome(
             loss,
             results | {name: _with_label_mass(results[name], mass) for name, mass in label_mass.items()},
@@ -309,7 +309,7 @@ class Objective:
         self, positions: Positions, reference_N: Tensor, spans: Spans | None, told: Told | None
     ) -> Likelihoods:
         names, terms = OF_LIKELIHOOD & self.weights.keys(), dict[Term, SpanTerm]()
-        if spans is None or told is None:
+        if spans is None or told is None or not len(spans.pair_S):
             return Likelihoods(positions, names, self.beta, reference_N, None, terms)
         for term in self.comparisons:
             logprob_F = told.logprobs(spans.teacher_F, self.temperatures[term])

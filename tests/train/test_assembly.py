@@ -2,15 +2,18 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from dudi_kit.data.batches import join
 from dudi_kit.models.reading import response_logits
 from dudi_kit.models.reference import frozen_copy
 from dudi_kit.plan.schema import ModelSource
+from dudi_kit.train import assembly
 from dudi_kit.train.assembly import start_student
 
 
@@ -45,3 +48,17 @@ def test_a_checkpoints_odd_generation_settings_do_not_keep_the_student_from_bein
     started.save_pretrained(tmp_path / "final")
     saved = GenerationConfig.from_pretrained(tmp_path / "final")
     assert (saved.eos_token_id, saved.pad_token_id, saved.temperature) == ([2, 3], 0, None)
+
+
+def test_a_model_whose_head_is_not_known_is_said_to_be_read_whole() -> None:
+    said: list[str] = []
+    accelerator: Any = SimpleNamespace(print=said.append)
+    config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    model = LlamaForCausalLM(config)
+    assembly._say_if_whole("student", model, accelerator)
+    assert said == []
+    model = LlamaForCausalLM(config)
+    model.lm_head = nn.Sequential(nn.Linear(8, 20))
+    assembly._say_if_whole("teacher", model, accelerator)
+    assert len(said) == 1
+    assert said[0].startswith("teacher: its head")

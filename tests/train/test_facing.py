@@ -372,3 +372,13 @@ def told_by_row(objective: Objective, asked: Models, pairs: list[Pair], few: int
         assert told is not None
         numbers = [np.arange(s.place.start, s.place.stop) for s in told.positions.of("off_policy")]
         return [told.logits(row).softmax(-1) for row in numbers]
+
+
+def test_permuted_ids_have_no_spans_and_full_coverage(shuffled):
+    joint = shuffled.decided("remap")
+    objective = Objective(signals_of("on_policy"), padding=Padding(0, 0), pieces=None, mapped=joint)
+    pairs = [shuffled._pair(i, row, joint, objective) for i, row in enumerate(ROWS)]
+    metrics = objective(shuffled.models, pairs, objective.counts(pairs)).results["on_policy"].metrics
+    tokens = sum(len(pair.response("on_policy")) for pair in pairs)
+    assert float(metrics["coverage_full"].total_B.sum()) == tokens
+    assert float(metrics["coverage_span"].total_B.sum()) == float(metrics["span_loss"].count_B.sum()) == 0
