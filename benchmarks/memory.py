@@ -102,7 +102,7 @@ def measure(run: RunDir, processes: int) -> list[int]:
     workers = []
     for rank in range(processes):
         ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-        command = [sys.executable, "-m", "dudi_kit.train", str(run.path)]
+        command = [sys.executable, "-m", "dudi_kit.pipeline.worker", str(run.path)]
         workers.append(
             subprocess.Popen(command, env=environment | ranks, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         )
