@@ -11,9 +11,12 @@ of a line apart by their positions, each of which begins at 0. Not every model d
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from dudi_kit.data.sending import sent
 
 MULTIPLE = 16
 """Lengths are rounded up to it: a CPU makes new kernels for each new shape, which costs seconds."""
@@ -52,9 +55,10 @@ class Batch:
         """R."""
         return self.response_ids_BR.shape[1]
 
-    def to(self, device: torch.device | str) -> "Batch":
+    def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
-        return replace(self, **{name: getattr(self, name).to(device) for name in _TENSORS})
+        there: dict[str, Any] = {name: sent(getattr(self, name), device) for name in _TENSORS}
+        return replace(self, **there)
 
 
 _TENSORS = [field.name for field in fields(Batch) if field.name != "is_packed"]
@@ -103,7 +107,8 @@ def pack(
     assert len(prompts) == len(responses) > 0, "one of each for every row"
     assert all(prompts), "the last token of a prompt predicts the first of the response"
     rows = [[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)]
-    columns = -(-max(map(len, rows)) // multiple) * multiple
+    longest = max(map(len, rows))
+    columns = -(-longest // multiple) * multiple
     lines = _first_fit([len(row) for row in rows], columns)
     ids_LT = torch.full((len(lines), columns), pad_id, dtype=torch.long)
     mask_LT = torch.zeros((len(lines), columns), dtype=torch.bool)
@@ -118,7 +123,7 @@ def pack(
             position_LT[number, place] = torch.arange(len(rows[row]))
             line_B[row], first_B[row] = number, start + len(prompts[row]) - 1
             start = place.stop
-        position_LT[number, start:] = torch.arange(columns - start)
+        position_LT[number, start:] = torch.arange(columns - start) % longest
     ids_BR, mask_BR = pad(responses, pad_id, side="right", multiple=multiple)
     return Batch(ids_LT, mask_LT, position_LT, ids_BR, mask_BR, line_B, first_B, is_packed=True)
 

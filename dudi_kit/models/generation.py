@@ -22,6 +22,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from dudi_kit.data.batches import pad
+from dudi_kit.data.sending import sent
 
 LEAVE = 0.25
 """Share of the batch's rows that have ended when they leave it. Each size of a batch is a new shape, for which a CPU
@@ -69,7 +70,7 @@ def continue_prompts(
     choose: Choose = likeliest,
 ) -> list[Continuation]:
     """Continue each prompt (token ids) until a stop id or `max_new_tokens`."""
-    ids_BT, mask_BT = (t.to(model.device) for t in pad(prompts, stops.pad_id, side="left"))
+    ids_BT, mask_BT = (sent(t, model.device) for t in pad(prompts, stops.pad_id, side="left"))
     # Compiled layers would be compiled anew for each of the cache's shapes.
     with _set_aside(model), torch.compiler.set_stance("force_eager"):
         said_BN = model.generate(
@@ -87,7 +88,7 @@ def _last_logits(model: Any) -> dict[str, Tensor]:
     """The last column by its number: see `models.reading`."""
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         return {}
-    return {"logits_to_keep": torch.tensor([-1], device=model.device)}
+    return {"logits_to_keep": sent([-1], model.device)}
 
 
 def _decode(
@@ -104,7 +105,7 @@ def _decode(
 ) -> Tensor:
     """What `generate` calls: new tokens [B, N], pad after the end. inputs: for the model, made by `generate`."""
     said_BN = input_ids.new_full((len(input_ids), most), stops.pad_id)
-    stop_ids = torch.tensor(stops.stop_ids, device=input_ids.device)
+    stop_ids = sent(stops.stop_ids, input_ids.device)
     row_b = torch.arange(len(input_ids), device=input_ids.device)
     open_b = torch.ones_like(row_b, dtype=torch.bool)
     ids_bT, width = input_ids, None  # the whole prompts first, then a token each

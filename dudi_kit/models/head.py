@@ -5,11 +5,20 @@ Shape suffixes: N positions, n those of a chunk, H hidden, V vocabulary.
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-Place = slice | Tensor
+from dudi_kit.data.sending import sent
+
+Place = slice | NDArray[np.int64]
 """Which positions: a slice, or their numbers."""
+
+
+def at(part_N: Tensor, place: Place) -> Tensor:
+    """What a tensor has at these positions, its first dimension; a slice costs no copy."""
+    return part_N[place if isinstance(place, slice) else sent(place, part_N.device)]
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class Predictions:
 
         The same memory serves every call: pages that are new to the process cost more than the product.
         """
-        rows = self.rows.detach()[place]
+        rows = at(self.rows.detach(), place)
         if self.head is None:
             return rows
         if not self._room or len(self._room[0]) < len(rows):

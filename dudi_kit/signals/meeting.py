@@ -5,6 +5,7 @@ distributions are compared over coarser events, a KL over buckets never exceeds 
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -73,7 +74,8 @@ def meeting_of(student: Buckets, teacher: Buckets) -> Meet:
     """Bring both sides' logits to the same buckets."""
     assert len(student.first_K) == len(teacher.first_K), "buckets have pieces of both sides"
     assert bool(len(student.rest_R)) == bool(len(teacher.rest_R)), "there is a rest on both sides or on none"
+    mine, theirs = cache(student.to), cache(teacher.to)  # sent once to each device, not with each strip
     return Meet(
-        lambda logits_NV: bucket_logits(logits_NV, student.to(logits_NV.device)),
-        lambda logits_NV: bucket_logits(logits_NV, teacher.to(logits_NV.device)),
+        lambda logits_NV: bucket_logits(logits_NV, mine(logits_NV.device)),
+        lambda logits_NV: bucket_logits(logits_NV, theirs(logits_NV.device)),
     )

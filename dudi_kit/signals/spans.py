@@ -24,8 +24,9 @@ class SpanLogprobs(NamedTuple):
 
 def sum_spans(logprob_BT: Tensor, span_BT: Tensor, spans: int) -> Tensor:
     """Add up a span's tokens → [S]. span_BT: number of the span that a token belongs to; −1 outside of any."""
-    inside = span_BT >= 0
-    return logprob_BT.new_zeros(spans).index_add(0, span_BT[inside], logprob_BT[inside])
+    # One slot more for the other tokens: to leave them out, a GPU would first have to say how many there are.
+    slot_BT = torch.where(span_BT < 0, spans, span_BT)
+    return logprob_BT.new_zeros(spans + 1).index_add(0, slot_BT.flatten(), logprob_BT.flatten())[:spans]
 
 
 def sampled_reverse_kl(spans: SpanLogprobs) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from dudi_kit.data.sending import sent
 from dudi_kit.train.determinism import running_sum
 
 BLOCK = 512
@@ -34,7 +35,7 @@ class Sayable:
         pieces = min(self.end, logits_bV.shape[1])
         logits_bK = into_BV.view(-1)[: len(logits_bV) * pieces].view(-1, pieces).copy_(logits_bV[:, :pieces])
         if self._fitted != (pieces, logits_bV.device):  # once: at every token the host would wait for the GPU
-            self.never = self.never[self.never < pieces].to(logits_bV.device)
+            self.never = sent(self.never[self.never < pieces], logits_bV.device)
             self._fitted = pieces, logits_bV.device
         return logits_bK.index_fill_(1, self.never, -torch.inf)
 
@@ -63,7 +64,7 @@ class Draw:
 
     def __call__(self, logits_bV: Tensor, row_b: Tensor, position: int) -> Tensor:  # noqa: D102 – as `Choose` says
         if position == 0:
-            self.uniform_BN = self.uniform_BN.to(logits_bV.device)
+            self.uniform_BN = sent(self.uniform_BN, logits_bV.device)
             self._copy_BV, self._mass_BV = (torch.empty_like(logits_bV, dtype=torch.float32) for _ in range(2))
         logits_bK = self.sayable.copy(logits_bV, self._copy_BV)
         if self.temperature != 1:

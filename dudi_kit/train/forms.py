@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dudi_kit.data.sending import sent
 from dudi_kit.errors import ModelError
 from dudi_kit.models.cache.beside import load_beside, save_beside
 from dudi_kit.models.cache.kept import Kept, joined, keep, read, told, unpack
@@ -97,14 +98,12 @@ class Patched:
 
     def logits(self, place: Place) -> Tensor:
         """[n, V] at these positions."""
-        numbers_n = place if isinstance(place, slice) else place.cpu().numpy()
-        source_n, number_n = self.source_N[numbers_n], self.number_N[numbers_n]
+        source_n, number_n = self.source_N[place], self.number_N[place]
         logits_nV = torch.empty(len(source_n), self.pieces, dtype=self.dtype, device=self.device)
         for i, source in enumerate(self.sources):
             (at,) = np.nonzero(source_n == i)
             if len(at):
-                said = source.logits(torch.from_numpy(number_n[at]).to(self.device))
-                logits_nV[torch.from_numpy(at).to(self.device)] = said.to(self.dtype)
+                logits_nV[sent(at, self.device)] = source.logits(number_n[at]).to(self.dtype)
         return logits_nV
 
 
@@ -139,20 +138,24 @@ class TopKForm:
     """Likeliest pieces and a sketch of the others."""
 
     sketch: Sketch
+    """On the host, where answers are packed and unpacked."""
+
+    placed: Sketch
+    """The same on the device."""
+
     most: int
 
     def write(self, said: Predictions, ids_N: Tensor, places: Sequence[slice]) -> list[bytes]:
         """See `Form`."""
         size = chunk_positions(said.pieces, torch.float32)
-        sketch = self.sketch.to(said.rows.device)
         chunks = list(parts(slice(0, len(said)), size)) or [slice(0, 0)]  # of a text that is cut within a letter
-        whole = joined([keep(said.logits(part), ids_N[part], sketch, self.most) for part in chunks])
+        whole = joined([keep(said.logits(part), ids_N[part], self.placed, self.most) for part in chunks])
         return [whole.at(place).pack(self.sketch) for place in places]
 
     def read(self, answers: Sequence[bytes], device: torch.device) -> Predicted:
         """See `Form`."""
         kept = read([unpack(answer, self.sketch) for answer in answers], self.sketch)
-        return Sketched(kept.to(device), self.sketch.to(device))
+        return Sketched(kept.to(device), self.placed)
 
 
 @dataclass(frozen=True)
@@ -171,14 +174,14 @@ class HiddenForm:
         weight_VH = self.head.weight_VH
         content = bytearray(b"".join(answers))
         whole = torch.frombuffer(content, dtype=weight_VH.dtype) if content else torch.empty(0, dtype=weight_VH.dtype)
-        return Predictions(whole.view(-1, weight_VH.shape[1]).to(device), self.head)
+        return Predictions(sent(whole.view(-1, weight_VH.shape[1]), device), self.head)
 
 
 def load_form(folder: Path, cache: TeacherCache, device: torch.device) -> Form | None:
     """That of a store; None where its first answer is yet to come."""
     if isinstance(cache, TopKCache):
         sketch = load_sketch(folder)
-        return None if sketch is None else TopKForm(sketch.to(device), cache.k)
+        return None if sketch is None else TopKForm(sketch, sketch.to(device), cache.k)
     saved = load_beside(folder, HEAD)
     if saved is None:
         return None

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dudi_kit.data.sending import sent
 from dudi_kit.models.head import Head
 from dudi_kit.recipe.schema.verbalizer import Term
 from dudi_kit.signals.chunks import strips
@@ -56,7 +57,7 @@ class Judge:
         self.observed_N4 = torch.zeros(n, len(OBSERVED), dtype=self.dtype, device=self.device)
         self.heard = {t: torch.zeros_like(self.value_N) for t in self.likelihoods.temperatures}
         self.pulls = {t: torch.zeros_like(self.value_N) for t in self.heard}
-        self.ids_N = torch.tensor(self.positions.ids, dtype=torch.long, device=self.device)
+        self.ids_N = sent(self.positions.ids, self.device, torch.long)
         self.weight_N = sum((self._shares(term, term) for term in self.comparisons), torch.zeros_like(self.value_N))
         self.sft_N, self.dft_N = (self._shares(name, "off_policy") for name in ("sft", "dft"))
         self.kind_N, self.kinds = self._kinds()
@@ -127,7 +128,7 @@ class Judge:
             compared = self.kinds[kind](strip_nV, told_nV)
             self.value_N[strip], self.observed_N4[strip] = compared.value_n, compared.observed_n4
             return compared.grad_nV.mul_(self.weight_N[strip, None]), compared.student_nV
-        some = torch.from_numpy(np.flatnonzero(faced_n)).to(self.device)
+        some = sent(np.flatnonzero(faced_n), self.device)
         compared = self.kinds[kind](strip_nV[some], told_nV)
         self.value_N[strip.start + some] = compared.value_n
         self.observed_N4[strip.start + some] = compared.observed_n4
@@ -178,15 +179,15 @@ class Judge:
         share_N = np.zeros(len(self.positions))
         for segment in self.positions.of(term):
             share_N[segment.place] = self.weights.get(name, 0.0)
-        count = torch.as_tensor(self.counts.get(name, 1.0), dtype=self.dtype, device=self.device)
-        return torch.from_numpy(share_N).to(self.device, self.dtype) / count.clamp(min=1)
+        count = sent(self.counts.get(name, 1.0), self.device, self.dtype)
+        return sent(share_N, self.device, self.dtype) / count.clamp(min=1)
 
     def _token_result(self, term: Term) -> SignalResult:
         of_term_N = np.zeros(len(self.positions), dtype=bool)
         for segment in self.positions.of(term):
             of_term_N[segment.place] = True
-        mask_N = torch.from_numpy(of_term_N & (self.facing.told_N >= 0)).to(self.device)
-        row_N = torch.from_numpy(self.positions.pair_N).to(self.device)
+        mask_N = sent(of_term_N & (self.facing.told_N >= 0), self.device)
+        row_N = sent(self.positions.pair_N, self.device)
         rows = self.positions.pairs
 
         def by_row(values_N: Tensor) -> Tensor:
@@ -203,7 +204,7 @@ class Judge:
         for segment in self.positions.of(term):
             tokens_B[segment.pair] = segment.place.stop - segment.place.start
         shares = {"full": paired.count_B, "span": spans.count_B}
-        coverage = {name: Sums(count_B.double(), tokens_B.to(self.device)) for name, count_B in shares.items()}
+        coverage = {name: Sums(count_B.double(), sent(tokens_B, self.device)) for name, count_B in shares.items()}
         return SignalResult(
             paired.total_B + spans.total_B,
             paired.count_B + spans.count_B,

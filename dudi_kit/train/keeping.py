@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dudi_kit.data.batches import join
+from dudi_kit.data.sending import sent
 from dudi_kit.models.cache.store import Store
 from dudi_kit.models.head_form import open_head
 from dudi_kit.models.reading import predictions
@@ -91,7 +92,7 @@ class TeacherAnswers:
         few = 0 if isinstance(self.cache, HiddenCache) else None
         positions, answers = self._positions(lacking), list[bytes]()
         with torch.no_grad(), self._asked(teacher, lacking, positions, few) as said:
-            ids_N = torch.tensor(positions.ids, dtype=torch.long, device=self.device)
+            ids_N = sent(positions.ids, self.device, torch.long)
             answers = self.form.write(said, ids_N, [segment.place for segment in positions.segments])
         for row, answer in zip(lacking, answers, strict=True):
             self.store.put(teacher_key(row), answer)
@@ -129,8 +130,7 @@ class TeacherAnswers:
                 for segment in positions.segments:
                     length = segment.place.stop - segment.place.start
                     chosen = np.unique(np.linspace(0, length - 1, min(length, SAMPLED_OF_A_ROW)).round().astype(int))
-                    numbers = torch.from_numpy(chosen + segment.place.start).to(self.device)
-                    found.append(said.logits(numbers).bfloat16().clone())
+                    found.append(said.logits(chosen + segment.place.start).bfloat16().clone())
             if sum(map(len, found)) >= SAMPLED:
                 break
         return found

@@ -6,9 +6,11 @@ Shape suffixes: N the student's response tokens, n those of some pairs, S spans,
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dudi_kit.data.sending import sent
 from dudi_kit.recipe.schema.verbalizer import Term
 from dudi_kit.signals.likelihood import dft_signal, sft_signal
 from dudi_kit.signals.objective import combine
@@ -86,17 +88,16 @@ class Likelihoods:
         some, term = self.spans.within(pairs), self.terms[name]
         device = logprob_n.device
         mine = [i for i in range(some.start, some.stop) if self.spans.of_S[i] == name]
-        number_n = torch.from_numpy(self.spans.span_N[group]).to(device)
-        mine_S = torch.tensor(mine, dtype=torch.long, device=device)
-        student_S = sum_spans(logprob_n, number_n, len(self.spans.pair_S))[mine_S]
+        number_n = self.spans.span_N[group]
+        mine_S = sent(mine, device, torch.long)
+        student_S = sum_spans(logprob_n, sent(number_n, device), len(self.spans.pair_S))[mine_S]
         value_S = term.rule(SpanLogprobs(student_S, term.teacher_S[mine_S]))
-        row_S = torch.from_numpy(self.spans.pair_S).to(device)[mine_S] - pairs.start
-        inside = torch.isin(number_n, mine_S)
-        row_n = torch.from_numpy(self.positions.pair_N[group]).to(device)[inside] - pairs.start
+        row_S = sent(self.spans.pair_S[mine] - pairs.start, device)
+        row_n = self.positions.pair_N[group][np.isin(number_n, mine)] - pairs.start
         rows = pairs.stop - pairs.start
         return SignalResult(
             value_S.new_zeros(rows).index_add(0, row_S, value_S),
-            torch.zeros(rows, dtype=torch.long, device=device).index_add(0, row_n, torch.ones_like(row_n)),
+            sent(np.bincount(row_n, minlength=rows), device),
         )
 
     def pulls(

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dudi_kit.data.mixing import Mixture
+from dudi_kit.data.sending import sent
 from dudi_kit.data.tokenizers import load_tokenizer
 from dudi_kit.errors import Interrupted
 from dudi_kit.models.generation import Continuation
@@ -266,7 +267,7 @@ class Loop:
     def _global_counts(self, objective: Objective, pairs: Sequence[Pair]) -> dict[str, Tensor]:
         """Valid items of each signal over all processes and micro-batches of this step."""
         mine = objective.counts(pairs)
-        counts = torch.tensor(list(mine.values()), dtype=torch.float64, device=self.accelerator.device)
+        counts = sent(list(mine.values()), self.accelerator.device, torch.float64)
         if dist.is_initialized():
             with self.around.clock("waiting"):
                 dist.all_reduce(counts)

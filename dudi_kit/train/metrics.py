@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dudi_kit.data.sending import sent
 from dudi_kit.plan.layout import write_text
 from dudi_kit.plan.rows import ShownSource
 from dudi_kit.signals.result import SignalResult, Sums
@@ -41,8 +42,8 @@ class Window:
             SHOWN.index(source) * len(self.languages) + self.languages.index(code)
             for code, source in zip(languages, sources or ["none"] * len(languages), strict=True)
         ]
-        cell_B = torch.tensor(cells, dtype=torch.long, device=self.device)
-        values = torch.stack([sums.total_B.detach(), sums.count_B], dim=-1).to(self.device, torch.float64)
+        cell_B = sent(cells, self.device, torch.long)
+        values = sent(torch.stack([sums.total_B.detach(), sums.count_B], dim=-1), self.device, torch.float64)
         table = self._sums.setdefault(name, torch.zeros(self._shape, dtype=torch.float64, device=self.device))
         table.view(-1, 2).index_add_(0, cell_B, values)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dudi_kit.data.sending import sent
 from dudi_kit.models.reading import Places
 from dudi_kit.recipe.schema.verbalizer import Term
 from dudi_kit.verbalizer.vocabulary.alignment import Columns
@@ -49,7 +50,7 @@ class Positions:
 
     def places(self, device: torch.device) -> Places:
         """For `models.reading`."""
-        return Places(torch.from_numpy(self.row_N).to(device), torch.from_numpy(self.column_N).to(device))
+        return Places(sent(self.row_N, device), sent(self.column_N, device))
 
     def of(self, term: Term) -> Iterator[Segment]:
         """The responses of a term, by pair."""
@@ -113,7 +114,7 @@ def padded(values_N: Tensor, positions: Positions, term: Term, pairs: slice) -> 
         length = segment.place.stop - segment.place.start
         index_bR[row, :length] = np.arange(segment.place.start, segment.place.stop) - first
         mask_bR[row, :length] = True
-    mask = torch.from_numpy(mask_bR).to(values_N.device)
+    mask = sent(mask_bR, values_N.device)
     if not len(values_N):
         return values_N.new_zeros(mask.shape), mask
-    return values_N[torch.from_numpy(index_bR).to(values_N.device)].masked_fill(~mask, 0), mask
+    return values_N[sent(index_bR, values_N.device)].masked_fill(~mask, 0), mask

@@ -100,6 +100,19 @@ def test_lines_are_filled_by_first_fit_the_longest_rows_first():
     assert b.line_B.tolist() == [1, 0, 2, 1, 3, 2]  # 9 | 6 + 3 | 5 + 4 | 2
 
 
+def test_what_fills_a_line_counts_no_further_than_the_longest_row():
+    """Or it would pass the end of a learned table of positions."""
+    b = pack([[1] * 8, [2]], [[3], [4] * 9], pad_id=0, multiple=16)
+    assert b.input_ids_BT.shape == (2, 16)
+    assert b.position_ids_BT.tolist() == [[*range(10), *range(6)], [*range(9), *range(7)]]
+    alone = pack([[1] * 9, [2]], [[3], []], pad_id=0, multiple=16)
+    assert alone.position_ids_BT.tolist() == [[*range(10), 0, 0, 1, 2, 3, 4]]
+    short = pack([[1] * 5, [2] * 5], [[3], []], pad_id=0, multiple=16)
+    assert short.position_ids_BT.tolist() == [[*range(6), *range(5), *range(5)]]
+    few = pack([[1] * 3], [[3]], pad_id=0, multiple=16)
+    assert few.position_ids_BT.tolist() == [[0, 1, 2, 3] * 4]
+
+
 @pytest.mark.parametrize("make", [join, pack])
 def test_a_batch_says_where_each_response_token_is_predicted(make):
     prompts, responses = [[1, 2, 3], [4], [8] * 9, [6, 5]], [[5, 9], [6, 7, 8], [], [2]]

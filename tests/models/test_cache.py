@@ -280,6 +280,12 @@ def test_a_damaged_shard_is_named(where: float | None, how: str, tmp_path: Path)
         [Shard(path).answer(row) for row in (0, 1)]
 
 
+def test_a_shard_that_cannot_be_read_is_no_bug(tmp_path: Path) -> None:
+    (tmp_path / "x.shard").mkdir()
+    with pytest.raises(EnvironmentLack, match=r"can't read .*x\.shard: Is a directory"):
+        Shard(tmp_path / "x.shard")
+
+
 def test_an_empty_shard_is_damaged_and_a_full_disk_is_no_bug(tmp_path: Path) -> None:
     (tmp_path / "x.shard").touch()
     with pytest.raises(RunDirectoryError, match="it is empty"):

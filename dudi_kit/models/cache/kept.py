@@ -19,9 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dudi_kit.data.sending import sent
 from dudi_kit.models.cache import bits
 from dudi_kit.models.cache.bits import Numbers
 from dudi_kit.models.cache.sketch import Sketch
+from dudi_kit.models.head import Place, at
 
 UNLIKELY = 1e-4
 """Pieces below this probability are kept only if they are among the first `ALWAYS`."""
@@ -57,13 +59,13 @@ class Kept(NamedTuple):
     ceiling_N: Tensor
     """log T of each of them is at most this: fp32."""
 
-    def at(self, positions: slice | Tensor) -> "Kept":
+    def at(self, place: Place) -> "Kept":
         """Some positions."""
-        return Kept(*(part[positions] for part in self))
+        return Kept(*(at(part_N, place) for part_N in self))
 
     def to(self, device: torch.device) -> "Kept":
         """On another device."""
-        return Kept(*(part.to(device) for part in self))
+        return Kept(*(sent(part, device) for part in self))
 
 
 @torch.no_grad()

@@ -67,12 +67,18 @@ class Shard:
     """An open shard, mapped into memory: what is not read costs nothing."""
 
     def __init__(self, path: Path) -> None:
-        """RunDirectoryError: the file is damaged."""
+        """RunDirectoryError: the file is damaged. EnvironmentLack: it can't be read."""
         self.path = path
         try:
             self._bytes: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
         except ValueError as error:  # an empty file can't be mapped
             raise self._damaged("it is empty") from error
+        except OSError as error:
+            reason = error.strerror or error
+            raise EnvironmentLack(
+                f"can't read {path}: {reason}. Give yourself the right to read it, or remove it: what it held is asked "
+                "again."
+            ) from error
         table_end = self._check_head()
         self._table = np.frombuffer(self._bytes[_HEAD.itemsize : table_end].tobytes(), dtype=_TABLE)
         self._first = table_end + _CHECKSUM.itemsize

@@ -31,6 +31,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dudi_kit.data.sending import sent
 from dudi_kit.verbalizer.label_words.words import Moves
 
 KEPT = 0.01
@@ -83,7 +84,7 @@ def move_label_mass(logits_BRV: Tensor, moves: Sequence[Moves | None], responses
     moved_G = _added_up(logits_BRV, normaliser_B, sources, len(heirs)) * (1 - KEPT)
     mass.moved.index_add_(0, _index(logits_BRV, [heir.row for heir in heirs]), moved_G)
     mass.at_home.add_(_added_up(logits_BRV, normaliser_B, own, len(moves)))
-    mass.declared[rows] = 1.0
+    mass.declared.index_fill_(0, _index(logits_BRV, rows), 1.0)
     _pass_on(logits_BRV, normaliser_B, responses, heirs, moved_G)
     if sources:
         _, of_row, piece = (_index(logits_BRV, part) for part in zip(*sources, strict=True))
@@ -111,10 +112,9 @@ def _pass_on(
         later_B = natural_B.clone()
         later_B[row] *= (logits_BRV[row, t, said].double() - normaliser_B[row]).exp()
         whole = [g for g in here if heirs[g].word == tuple(responses[heirs[g].row][: t + 1])]
-        later_B.index_add_(0, _index(logits_BRV, [heirs[g].row for g in whole]), moved_G[whole])
-        _receive(
-            logits_BRV, t, normaliser_B, natural_B, [(heirs[g].row, heirs[g].word[t]) for g in here], moved_G[here]
-        )
+        later_B.index_add_(0, _index(logits_BRV, [heirs[g].row for g in whole]), moved_G[_index(logits_BRV, whole)])
+        cells = [(heirs[g].row, heirs[g].word[t]) for g in here]
+        _receive(logits_BRV, t, normaliser_B, natural_B, cells, moved_G[_index(logits_BRV, here)])
         natural_B = later_B
 
 
@@ -160,4 +160,4 @@ def _added_up(logits_BRV: Tensor, normaliser_B: Tensor, cells: Sequence[tuple[in
 
 
 def _index(like: Tensor, numbers: Sequence[int]) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.long, device=like.device)
+    return sent(numbers, like.device, torch.long)
