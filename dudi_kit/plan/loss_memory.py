@@ -45,12 +45,21 @@ def strip_bytes(job: Job, inputs: Inputs) -> int:
 def chunks(job: Job, inputs: Inputs) -> int:
     """Logits of a chunk, of each model that is read by its hidden states."""
     mine = tokens(job, inputs, job.sides)
-    found = 0 if is_whole(job.student, mine) else min(chunk_bytes(job.size), mine * job.student.vocabulary * job.size)
+    grouped = has_groups(job)
+    most = min(chunk_bytes(job.size, grouped=grouped), mine * job.student.vocabulary * job.size)
+    found = 0 if is_whole(job.student, mine) else most
     theirs = tokens(job, inputs, job.teacher_terms)
     if job.teacher is None or is_whole(job.teacher, theirs):
         return found
     size = BYTES[job.teacher_dtype]
-    return found + min(chunk_bytes(size), theirs * job.teacher.vocabulary * size)
+    return found + min(chunk_bytes(size, grouped=grouped), theirs * job.teacher.vocabulary * size)
+
+
+def has_groups(job: Job) -> bool:
+    """Some tokens are judged together: the two responses of a pair, or, of two vocabularies, the tokens of a span."""
+    return "sequence" in job.signals or (
+        job.teacher is not None and job.teacher.vocabulary != job.student.vocabulary and job.teacher_terms > 0
+    )
 
 
 def predicted(shape: ModelShape, positions: int, size: int) -> int:

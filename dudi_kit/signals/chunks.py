@@ -25,9 +25,18 @@ def chunk_positions(pieces: int, dtype: torch.dtype) -> int:
     return max(1, chunk_bytes(dtype.itemsize) // (pieces * dtype.itemsize))
 
 
-def chunk_bytes(size: int) -> int:
-    """Of a chunk of logits of so many bytes each."""
-    return CHUNK_BYTES if size > 2 else HALF_CHUNK_BYTES
+def group_positions(pieces: int, dtype: torch.dtype) -> int:
+    """Positions of a chunk of what has to be judged together, such as the two responses of a pair: half as many again.
+
+    Of a longer group the logits are computed twice, and the heads are read for what is left over of it, too.
+    """
+    return chunk_positions(pieces, dtype) * 3 // 2
+
+
+def chunk_bytes(size: int, *, grouped: bool = False) -> int:
+    """Of a chunk of logits of so many bytes each. grouped: some have to be judged together."""
+    whole = CHUNK_BYTES if size > 2 else HALF_CHUNK_BYTES
+    return whole * 3 // 2 if grouped else whole
 
 
 def strips(place: slice, pieces: int) -> Iterator[slice]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dudi_kit.data.batches import Batch, join, pack
+from dudi_kit.data.sending import sent
 from dudi_kit.models.generation import Continuation
 from dudi_kit.models.head import Predictions
 from dudi_kit.models.reading import FEW, Places, predictions
@@ -25,7 +26,7 @@ from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.recipe.schema.signals import Signals, TokenSignal
 from dudi_kit.recipe.schema.verbalizer import Term
-from dudi_kit.signals.chunks import chunk_positions
+from dudi_kit.signals.chunks import group_positions
 from dudi_kit.signals.divergences import at_least_fp32
 from dudi_kit.signals.result import SignalResult, Sums
 from dudi_kit.signals.spans import sum_spans
@@ -205,7 +206,7 @@ class Objective:
                 device=device,
                 dtype=at_least_fp32(student.dtype),
             )
-            size = chunk_positions(student.pieces, student.dtype)
+            size = group_positions(student.pieces, student.dtype)
             groups = list(positions.groups(size)) if judge.listens else [slice(0, len(positions))]
             loss = loss_in_one_pass(student, groups, judge)
         results = judge.results
@@ -313,7 +314,7 @@ class Objective:
             return Likelihoods(positions, names, self.beta, reference_N, None, terms)
         for term in self.comparisons:
             logprob_F = told.logprobs(spans.teacher_F, self.temperatures[term])
-            span_F = torch.from_numpy(spans.span_F).to(logprob_F.device)
+            span_F = sent(spans.span_F, logprob_F.device)
             teacher_S = sum_spans(logprob_F, span_F, len(spans.pair_S))
             terms[term] = SpanTerm(self.span_rules[term], self.temperatures[term], teacher_S)
         return Likelihoods(positions, names, self.beta, reference_N, spans, terms)
