@@ -17,9 +17,7 @@ def cache(
     """Ask the teacher ahead of training for all that `teacher.cache` keeps; training then does not load it for this."""
     confirm = confirmation(recipe, yes=yes)
     loaded = loaded_recipe(recipe, settings)
-    if confirm is not None:
-        confirm()
     stations()  # told to be quiet
     from dudi_kit.pipeline.filling import fill_cache
 
-    fill_cache(loaded, output=output, lock=lock_file(recipe, lock, frozen=frozen))
+    fill_cache(loaded, output=output, lock=lock_file(recipe, lock, frozen=frozen), confirm=confirm)

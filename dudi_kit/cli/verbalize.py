@@ -29,10 +29,8 @@ def verbalize(
         raise typer.BadParameter(f"unknown code {language!r}; known: {' '.join(LANGUAGES)}", param_hint="--language")
     confirm = confirmation(recipe, yes=yes)
     loaded = loaded_recipe(recipe, settings)
-    if confirm is not None:
-        confirm()
     stations()  # told to be quiet
     from dudi_kit.pipeline.verbalize import verbalize as prepare_and_show
 
     held_to = lock_file(recipe, lock, frozen=frozen)
-    prepare_and_show(loaded, output=output, count=count, language=language, lock=held_to)
+    prepare_and_show(loaded, output=output, count=count, language=language, lock=held_to, confirm=confirm)

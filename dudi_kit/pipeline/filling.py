@@ -4,6 +4,7 @@ What is answered is written every `ROWS_OF_A_SHARD` rows: killed at any moment, 
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from dudi_kit.console import err, say
@@ -30,14 +31,19 @@ from dudi_kit.train.launch import wait_for
 ROWS_OF_A_SHARD = 512
 
 
-def fill_cache(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) -> None:
-    """Have the teacher answer what is not kept yet, and say where it lies and what it takes."""
+def fill_cache(
+    recipe: LoadedRecipe, *, output: Path | None, lock: Path | None, confirm: Callable[[], None] | None = None
+) -> None:
+    """Have the teacher answer what is not kept yet, and say where it lies and what it takes.
+
+    confirm: as for `stations.prepare`.
+    """
     if recipe.recipe.teacher is None or recipe.recipe.teacher.cache.type == "none":
         raise RecipeError(
             "teacher.cache: this recipe keeps no answers. Set it in the recipe, or call with "
             "--teacher.cache.type=top_k or --teacher.cache.type=hidden, here and in `dudi-kit run`."
         )
-    stage = prepare(recipe, output=output, lock=lock)
+    stage = prepare(recipe, output=output, lock=lock, confirm=confirm)
     train_teacher(stage)
     planned = read_plan(stage.run).cache
     assert planned is not None, "a recipe that keeps answers plans them"

@@ -140,22 +140,36 @@ def plan(
         say(emitted(emit, planned, [stage.run for stage in missing], hardware or this_machine(processes), recipe.path))
 
 
-def prepare(recipe: LoadedRecipe, *, output: Path | None, lock: Path | None) -> Stage:
-    """Plan every stage and have the teachers write what is to be asked of them; what is trained stays as it is."""
+def prepare(
+    recipe: LoadedRecipe, *, output: Path | None, lock: Path | None, confirm: Callable[[], None] | None = None
+) -> Stage:
+    """Plan every stage and have the teachers write what is to be asked of them; what is trained stays as it is.
+
+    confirm: called when the plans have been shown and before any model is asked; it raises to stop.
+    """
     settings = Settings(1, resume=True, overwrite=False)
     stage = _chain(recipe, output, lock)
+    ready = []
     for needed in stage.in_order():
-        if is_trained(needed):
-            continue
-        check_folder(needed, settings)
-        claim(needed, settings)
-        planned = _plan(needed, settings.processes)
+        if not is_trained(needed):
+            check_folder(needed, settings)
+            claim(needed, settings)
+            ready.append((needed, _plan(needed, settings.processes)))
+    if confirm is not None:
+        for needed, planned in ready:
+            show_plan(err, planned, needed.run, main=needed is stage)
+        confirm()
+    was_asked = False
+    for needed, first in ready:
+        plan_again = partial(_plan, needed, settings.processes)
+        planned = plan_again() if was_asked else first  # as in `_train_chain`
         if planned.unasked:
             if needed.teacher is not None and not is_trained(needed.teacher):
                 _train_chain(needed.teacher, settings)
             with ExitStack() as held:
                 _hold([needed], held)
-                settled(needed, planned, partial(_plan, needed, settings.processes))
+                settled(needed, planned, plan_again)
+            was_asked = True
     return stage
 
 

@@ -1,6 +1,6 @@
 """The station that prepares and shows demonstrations: what the teacher will read, and how many rows it reads how."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -32,10 +32,19 @@ class _Shown(NamedTuple):
 
 
 def verbalize(
-    recipe: LoadedRecipe, *, output: Path | None, count: int, language: str | None, lock: Path | None
+    recipe: LoadedRecipe,
+    *,
+    output: Path | None,
+    count: int,
+    language: str | None,
+    lock: Path | None,
+    confirm: Callable[[], None] | None = None,
 ) -> None:
-    """Have the teacher write what the demonstrations and responses of a recipe lack, and show what comes of it."""
-    stage = prepare(recipe, output=output, lock=lock)
+    """Have the teacher write what the demonstrations and responses of a recipe lack, and show what comes of it.
+
+    confirm: as for `stations.prepare`.
+    """
+    stage = prepare(recipe, output=output, lock=lock, confirm=confirm)
     ledger = Ledger()
     asked = asked_of(stage)
     examples = training_examples(stage.recipe, ledger, asked)
