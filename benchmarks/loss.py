@@ -5,9 +5,10 @@
 
 Ways: ours (`loss_in_one_pass`, chunked, as the step calls it, with all that it logs), ours with whole logits (as below
 `models.reading.FEW`), full logits with torch's autograd, TRL's `generalized_jsd_loss`, and Liger's
-`LigerFusedLinearJSDLoss`. Student 896 wide, teacher 1,024, heads of one dtype; 512 response tokens: 8 pairs of 64, half
-of them samples where the sequence signal is there, whose reference is known. Memory is the peak of a fresh process
-beyond weights, hidden states and the gradients of both; time is by turns in one process, median of five.
+`LigerFusedLinearJSDLoss`. Student 896 wide, teacher 1,024, heads in fp32, and in bf16 too where the processor
+multiplies that; 512 response tokens: 8 responses of 64, half of them samples where the sequence signal is there, whose
+reference is known. Memory is the peak of a fresh process beyond weights, hidden states and the gradients of both; time
+is by turns in one process, median of five.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from benchmarks.measure import (
+    DTYPES,
     Results,
     arguments,
     begin,
@@ -36,7 +38,7 @@ from benchmarks.measure import (
     table,
 )
 from dudi_kit.models.head import Head, Predictions
-from dudi_kit.signals.chunks import chunk_positions
+from dudi_kit.signals.chunks import group_positions
 from dudi_kit.signals.divergences import Divergence, forward_kl, jsd, reverse_kl
 from dudi_kit.signals.token import OverPieces
 from dudi_kit.train.facing import facing
@@ -47,7 +49,6 @@ from dudi_kit.train.positions import Positions, positions_of
 from dudi_kit.train.told import Told
 
 STUDENT, TEACHER, PAIRS, ROUNDS = 896, 1024, 8, 5
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DIVERGENCES: dict[str, tuple[Divergence, float]] = {
     "JSD ½": (jsd(0.5), 0.5),
     "forward KL": (forward_kl, 0.0),
@@ -131,7 +132,7 @@ def ours(stage: Stage, *, whole: bool = False) -> None:
         device=stage.student_NH.device,
         dtype=torch.float32,
     )
-    size = chunk_positions(student.pieces, student.dtype)
+    size = group_positions(student.pieces, student.dtype)
     groups = list(positions.groups(size)) if judge.listens else [slice(0, tokens)]
     loss_in_one_pass(student, groups, judge).backward()
 
@@ -211,6 +212,10 @@ def ways_of(cell: Mapping[str, Any]) -> list[str]:
     return [way for way in WAYS if not (cell["sequence"] and way.startswith("Liger"))]
 
 
+BOUND = ["ours", "full logits"]
+"""The two that the bounds are about."""
+
+
 # --- cells
 
 
@@ -235,15 +240,17 @@ def name_of(cell: Mapping[str, Any]) -> str:
     return f"{cell['pieces']:,} pieces, {cell['tokens']:,} tokens, {cell['dtype']}, {signals}"
 
 
-def by_way(results: Results, cell: Mapping[str, Any], rounds: int) -> list[list[Any]]:
-    """A row for each way: memory, time, time against full logits."""
-    ways = ways_of(cell)
-    timed = {"of": "time", "ways": ways, "rounds": rounds}
-    times = results.cell(f"time: {name_of(cell)}", cell | timed)["seconds"]
+def by_way(
+    results: Results, cell: Mapping[str, Any], timed: list[str], weighed: list[str], rounds: int
+) -> list[list[Any]]:
+    """A row for each way whose peak is taken; of those that are timed, time and time against full logits as well."""
+    asked = {"of": "time", "ways": timed, "rounds": rounds}
+    times = results.cell(f"time: {name_of(cell)}", cell | asked)["seconds"]
     rows = []
-    for way in ways:
+    for way in weighed:
         peak = results.cell(f"memory: {name_of(cell)}, {way}", cell | {"of": "memory", "way": way})["bytes"]
-        rows.append([way, f"{peak / 1e6:,.0f}", f"{times[way]:.2f}", f"{times[way] / times['full logits']:.2f}"])
+        taken = [f"{times[way]:.2f}", f"{times[way] / times['full logits']:.2f}"] if way in times else ["", ""]
+        rows.append([way, f"{peak / 1e6:,.0f}", *taken])
     return rows
 
 
@@ -283,19 +290,23 @@ def main(options: argparse.Namespace) -> None:
     results, quick = Results("loss", options, measured), options.quick
     tokens, rounds = (64, 1) if quick else (512, ROUNDS)
     small, usual, large = (500, 1_000, 2_000) if quick else (32_000, 151_936, 262_144)
-    of = {"tokens": tokens}
-    cells = [
-        *(of | {"pieces": usual, "dtype": "fp32", "divergence": d, "sequence": False} for d in DIVERGENCES),
-        of | {"pieces": usual, "dtype": "fp32", "divergence": "JSD ½", "sequence": True},
-        *(of | {"pieces": usual, "dtype": "bf16", "divergence": "JSD ½", "sequence": s} for s in (False, True)),
-        *(of | {"pieces": v, "dtype": "fp32", "divergence": "JSD ½", "sequence": False} for v in (small, large)),
+    first = {"tokens": tokens, "pieces": usual, "dtype": "fp32", "divergence": "JSD ½", "sequence": False}
+    every, against_trl = ways_of(first), [*BOUND, "TRL"]
+    in_half = product(["bf16"] if options.dtype == "bf16" else [], (False, True))
+    cells: list[tuple[dict[str, Any], list[str], list[str]]] = [
+        # and what is timed of it, and whose peak is taken
+        (first, every, every),
+        *((first | {"divergence": name}, BOUND, BOUND) for name in ("forward KL", "reverse KL")),
+        (first | {"sequence": True}, against_trl, against_trl),
+        *((first | {"dtype": dtype, "sequence": sequence}, against_trl, BOUND) for dtype, sequence in in_half),
+        *((first | {"pieces": pieces}, BOUND, every) for pieces in (small, large)),
     ]
-    for cell in cells:
-        rows = by_way(results, cell, rounds)
-        print(f"\n{name_of(cell)}" + (f" (bounds: {MOST_MB} MB, {MOST_TIME})" if cell == cells[0] else "") + ":\n")
+    for cell, timed, weighed in cells:
+        rows = by_way(results, cell, timed, weighed, rounds)
+        print(f"\n{name_of(cell)}" + (f" (bounds: {MOST_MB} MB, {MOST_TIME})" if cell == first else "") + ":\n")
         print(table(["way", "peak, MB", "seconds", "time / full logits"], rows), flush=True)
-    counts = [8, 16, 32] if quick else [128, 256, 512, 1024, 1536, 2048]
-    along_tokens(results, cells[0] | {"sequence": True}, counts, rounds)
+    counts = [8, 16, 32] if quick else [128, 256, 512, 1024, 2048]
+    along_tokens(results, first | {"sequence": True}, counts, rounds)
     sizes = [(500, 16)] if quick else list(product((1_000, 32_000, 151_936), (32, 64, 128, 256, 512)))
     whole_or_chunked(results, sizes, rounds)
     print(results.heading())

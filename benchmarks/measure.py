@@ -20,20 +20,23 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 
 HERE = Path(__file__).parent
 Measured = Callable[[Mapping[str, Any]], dict[str, Any]]
 """A cell's settings → what was found."""
 
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 PACKAGES = ("torch", "transformers", "trl", "liger-kernel", "deepspeed")
 
 
 def arguments(text: str | None) -> argparse.ArgumentParser:
-    """--quick, --into and --again, which all scripts have."""
+    """--quick, --into, --again and --dtype, which all scripts have."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that the script runs")
     parser.add_argument("--into", type=Path, help="folder of the results; default: benchmarks/results")
     parser.add_argument("--again", action="store_true", help="measure anew what is there already")
+    parser.add_argument("--dtype", choices=DTYPES, default=quick_dtype(), help="of models; default: what is quick here")
     parser.add_argument("--cell", type=json.loads, help=argparse.SUPPRESS)
     return parser
 
@@ -54,6 +57,12 @@ def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def quick_dtype() -> str:
+    """`bf16` where the processor multiplies it, else `fp32`: without, bf16 takes fifty times as long."""
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return "bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32"
 
 
 def _version(name: str) -> str:

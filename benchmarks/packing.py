@@ -3,8 +3,9 @@
     python -m benchmarks.packing
 
 All three signals over 16 rows of 16 to 256 tokens: student of 8 layers × 512 forward and backward over (y, ỹ), teacher
-of 8 × 768 and reference forward, 32,000 pieces, bf16. Padded against packed in one process, alternating, medians of 5;
-CPU seconds of the process. The padded share is that of the student's batch.
+of 8 × 768 and reference forward, 32,000 pieces, in bf16 where the processor multiplies it, else in fp32. Padded against
+packed in one process, alternating, medians of 5; CPU seconds of the process. The padded share is that of the student's
+batch.
 """
 
 import statistics
@@ -21,6 +22,7 @@ import numpy as np  # noqa: E402 – found on the path above
 import torch  # noqa: E402
 from transformers import Qwen2Config, Qwen2ForCausalLM  # noqa: E402
 
+from benchmarks.measure import DTYPES, quick_dtype  # noqa: E402
 from dudi_kit.data.batches import Batch, join, pack  # noqa: E402
 from dudi_kit.models.generation import Continuation  # noqa: E402
 from dudi_kit.plan.rows import Row  # noqa: E402
@@ -43,7 +45,7 @@ def model(hidden: int) -> Any:
         vocab_size=PIECES, hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=8,
         num_attention_heads=hidden // 64, num_key_value_heads=hidden // 128, max_position_embeddings=1024,
     )  # fmt: skip
-    return Qwen2ForCausalLM(config).to(torch.bfloat16)
+    return Qwen2ForCausalLM(config).to(DTYPES[quick_dtype()])
 
 
 def pairs_of(median: float, spread: float) -> list[Pair]:

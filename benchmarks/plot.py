@@ -62,7 +62,7 @@ def steps(axes: Any, cells: Cells) -> None:
                 "bare, all three": sum(times[part] for part in BARE["all"]),
             }
     _bars(axes, found, "seconds")
-    axes.set(title="A step without its optimizer\nbf16, batch 8, 32 + 64 tokens")
+    axes.set(title="A step without its optimizer\nbatch 8, 32 + 64 tokens")
 
 
 def scaling(axes: Any, cells: Cells) -> None:

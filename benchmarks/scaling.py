@@ -3,10 +3,10 @@
     python -m benchmarks.scaling            some ten minutes; goes on where it was stopped
     python -m benchmarks.scaling --quick    tiny models, a minute
 
-Steps are those of `benchmarks.step`, all three signals: 8 layers of 512 and a teacher of 16 × 1,024 in bf16, batch 8,
-prompts of 32 tokens, responses of 64, V = 32,000, with one thing changed at a time. Processes are compared on whole
-training runs, optimizer and log included, with the global batch held: each process has its own share of the cores, so
-two processes can gain over one only what one fails to use.
+Steps are those of `benchmarks.step`, all three signals: 4 layers of 512 and a teacher of 8 × 768, batch 8, prompts of
+32 tokens, responses of 64, V = 32,000, with one thing changed at a time. Processes are compared on whole training runs,
+optimizer and log included, with the global batch held: each process has its own share of the cores, so two processes
+can gain over one only what one fails to use.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.measure import HERE, Results, arguments, begin, by_turns, line_through, medians, table
 
-BASE: dict[str, Any] = {"layers": 8, "hidden": 512, "pieces": 32_000, "rounds": 5}
+BASE: dict[str, Any] = {"layers": 4, "hidden": 512, "pieces": 32_000, "rounds": 5, "teacher": (8, 768)}
 TINY: dict[str, Any] = {
     "layers": 2, "hidden": 64, "pieces": 500, "rounds": 1, "teacher": (2, 64), "batch": 2, "response": 16
 }  # fmt: skip
@@ -57,7 +57,9 @@ def timed_run(cell: Mapping[str, Any]) -> dict[str, Any]:
     """A training run of so many processes, with `--profile`."""
     from benchmarks.memory import Case, prepare
 
-    case = Case("ranks", cell["hidden"], cell["layers"], cell["pieces"], "bf16", words=32, new_tokens=64, batch_size=16)
+    case = Case(
+        "ranks", cell["hidden"], cell["layers"], cell["pieces"], cell["dtype"], words=32, new_tokens=64, batch_size=16
+    )
     with tempfile.TemporaryDirectory() as folder:
         recipe = prepare(case._replace(micro_batch_size=8), Path(folder))
         processes, threads = cell["processes"], cell["threads"]
@@ -155,10 +157,10 @@ def start(results: Results, rounds: int) -> None:
 
 def main(options: argparse.Namespace) -> None:
     results, quick = Results("scaling", options, measured), options.quick
-    base = TINY if quick else BASE
+    base = (TINY if quick else BASE) | {"dtype": options.dtype}
     for changed, values in (SMALL_CHANGES if quick else CHANGES).items():
         along(results, base, changed, values)
-    shape = {key: base[key] for key in ("layers", "hidden", "pieces")} | {"steps": 2 if quick else 10}
+    shape = {key: base[key] for key in ("layers", "hidden", "pieces", "dtype")} | {"steps": 2 if quick else 10}
     processes(results, shape | ({"hidden": 128, "pieces": 1_000} if quick else {}))
     start(results, 1 if quick else 5)
     print(results.heading())

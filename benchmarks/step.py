@@ -6,16 +6,20 @@
 Ours is what training calls: `OwnSampler`, `Objective`, backward. TRL's is `GKDTrainer.compute_loss` on samples of the
 same sampler, backward. The bare passes are what can't be avoided: transformers' `generate` with sampling, the student's
 forward and backward with the head at response tokens only and a gradient that is there already, forward passes of
-teacher and reference with their heads there; no loss, no mask, no log-probability. Models are random, in bf16, batch 8,
-prompts of 32 tokens, responses of 64. Nothing else is timed: no data, no optimizer, no logging. Times are by turns in
-one process, medians; peaks are of fresh processes that do one step.
+teacher and reference with their heads there; no loss, no mask, no log-probability. Models are random, in bf16 or, where
+the processor does not multiply that, in fp32 (`--dtype`), batch 8, prompts of 32 tokens, responses of 64. "y kept":
+what teacher (`teacher.cache: top_k`) and reference say about y is read from where it was kept. Nothing else is timed:
+no data, no optimizer, no logging. Times are by turns in one process, medians; peaks are of fresh processes that do one
+step, at some lengths of the responses, since what a process holds before it does anything is the same for all.
 """
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,14 +29,17 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.measure import Results, arguments, begin, by_turns, medians, peak_beyond, status, table
+from benchmarks.measure import DTYPES, Results, arguments, begin, by_turns, medians, peak_beyond, status, table
 from dudi_kit.data.batches import Batch, join
+from dudi_kit.models.cache.store import Store
 from dudi_kit.models.generation import Stops
 from dudi_kit.models.loading import with_contiguous_head
 from dudi_kit.models.reference import frozen_copy
 from dudi_kit.plan.rows import Row
+from dudi_kit.recipe.schema.cache import TopKCache
 from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.recipe.schema.signals import Signals
+from dudi_kit.train.keeping import Keeping, ReferenceAnswers, TeacherAnswers
 from dudi_kit.train.rollouts import OwnSampler
 from dudi_kit.train.step import Models, Objective, Padding
 
@@ -66,14 +73,18 @@ class World:
     shape: Mapping[str, Any]
     models: Models = field(init=False)
     rows: list[Row] = field(init=False)
+    folder: tempfile.TemporaryDirectory[str] = field(init=False)
+    """For answers that are kept."""
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         shape = self.shape
-        student = model_of(shape["layers"], shape["hidden"], shape["pieces"], shape.get("wide"), shape.get("heads"))
+        dtype = DTYPES[shape["dtype"]]
+        widths = shape.get("wide"), shape.get("heads")
+        student = model_of(shape["layers"], shape["hidden"], shape["pieces"], *widths, dtype=dtype)
         self.response: int = shape.get("response", 64)
-        teacher = model_of(*shape.get("teacher", (16, 1024)), shape["pieces"]).requires_grad_(False).eval()
-        self.models = Models(student, teacher, frozen_copy(student, torch.bfloat16))
+        teacher = model_of(*shape.get("teacher", (16, 1024)), shape["pieces"], dtype=dtype).requires_grad_(False).eval()
+        self.models = Models(student, teacher, frozen_copy(student, dtype))
         prompt: int = shape.get("prompt", 32)
 
         def ids(length: int) -> list[int]:
@@ -87,8 +98,18 @@ class World:
         sayable_V[:2] = False  # no sample ends before its time
         settings, stops = Rollouts(max_new_tokens=self.response), Stops((STOP,), PAD)
         self.sampler = OwnSampler(settings, stops=stops, sayable_V=sayable_V, seed=0)
+        self.folder = tempfile.TemporaryDirectory()
         self.samples = [row.response for row in self.rows]
-        self.gradients = {n: torch.randn(n * self.response, shape["pieces"], dtype=torch.bfloat16) for n in self.sides}
+        self.gradients = {n: torch.randn(n * self.response, shape["pieces"], dtype=dtype) for n in self.sides}
+
+    @cached_property
+    def keeping(self) -> Keeping:
+        """What training keeps of these rows; the first step asks, the others read."""
+        teacher, reference = (Store(Path(self.folder.name) / who, {}) for who in ("teacher", "reference"))
+        answers = TeacherAnswers(teacher, TopKCache(type="top_k"), PAD, torch.device("cpu"))
+        assert self.models.teacher is not None, "every world has one"
+        answers.begin(self.models.teacher, self.rows)
+        return Keeping(answers, ReferenceAnswers(reference), self.rows, range(len(self.rows)), leaves=False)
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -106,22 +127,24 @@ class World:
         return sum(held) + sum(p.numel() * p.itemsize for p in self.models.student.parameters())
 
 
-def model_of(layers: int, hidden: int, pieces: int, wide: int | None = None, heads: int | None = None) -> Any:
+def model_of(
+    layers: int, hidden: int, pieces: int, wide: int | None = None, heads: int | None = None, *, dtype: torch.dtype
+) -> Any:
     heads = heads or max(hidden // 64, 1)
     config = LlamaConfig(
         vocab_size=pieces, hidden_size=hidden, intermediate_size=wide or 3 * hidden, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=max(heads // 2, 1) if heads % 2 == 0 else 1,
         max_position_embeddings=4096, tie_word_embeddings=True, pad_token_id=PAD, eos_token_id=STOP,
     )  # fmt: skip
-    return with_contiguous_head(LlamaForCausalLM(config).to(torch.bfloat16))  # as `load_model` does
+    return with_contiguous_head(LlamaForCausalLM(config).to(dtype))  # as `load_model` does
 
 
 # --- our step, and TRL's
 
 
-def ours(world: World, which: str) -> None:
-    """As `Loop._step` has it."""
-    objective = objective_of(which, world.shape["pieces"])
+def ours(world: World, which: str, *, kept: bool = False) -> None:
+    """As `Loop._step` has it. kept: of y the frozen models are not asked."""
+    objective = objective_of(which, world.shape["pieces"], world.keeping if kept else None)
     rollouts = world.sampler.sample(world.models.student, world.rows, 0)
     pairs = [objective.pair(*item) for item in zip(world.rows, rollouts, strict=True)]
     loss, _ = objective(world.models, pairs, objective.counts(pairs))
@@ -129,8 +152,9 @@ def ours(world: World, which: str) -> None:
     world.models.student.zero_grad()
 
 
-def objective_of(which: str, pieces: int) -> Objective:
-    return Objective(Signals.model_validate(SIGNALS[which]), padding=Padding(PAD, PAD), pieces=pieces)
+def objective_of(which: str, pieces: int, keeping: Keeping | None) -> Objective:
+    signals = Signals.model_validate(SIGNALS[which])
+    return Objective(signals, padding=Padding(PAD, PAD), pieces=pieces, keeping=keeping)
 
 
 def trl(world: World) -> None:
@@ -220,7 +244,7 @@ BARE = {
     "all": ("generate", "student, y, ỹ", "teacher, y, ỹ", "reference, y, ỹ"),
     "all, y of the frozen known": ("generate", "student, y, ỹ", "teacher, ỹ", "reference, ỹ"),
 }
-"""The last is the issue's: it holds where answers about y are kept."""
+"""The last is what can't be avoided where answers about y are kept."""
 
 
 def steps(world: World) -> dict[str, Callable[[], None]]:
@@ -228,6 +252,7 @@ def steps(world: World) -> dict[str, Callable[[], None]]:
         "ours, JSD ½": partial(ours, world, "gkd"),
         "TRL, JSD ½": partial(trl, world),
         "ours, all three": partial(ours, world, "all"),
+        "ours, all three, y kept": partial(ours, world, "all", kept=True),
     }
 
 
@@ -253,6 +278,26 @@ def measured(cell: Mapping[str, Any]) -> dict[str, Any]:
 
 
 MEMORY = ("ours, JSD ½", "TRL, JSD ½", "ours, all three", "bare, all three")
+RESPONSES = (32, 64, 128)
+"""Tokens at which the peaks are taken too, of the first shape."""
+
+
+def memory_along_responses(results: Results, shape: Mapping[str, Any], lengths: Sequence[int]) -> None:
+    """Ours against TRL's, on the same signal."""
+    rows = []
+    for response in lengths:
+        ours, theirs = (
+            results.cell(
+                f"memory of {response} tokens, {shape['dtype']}: {way}",
+                {"of": "memory", "shape": dict(shape) | {"response": response}, "way": way},
+            )
+            for way in ("ours, JSD ½", "TRL, JSD ½")
+        )
+        whole, beyond = (ours[what] / theirs[what] for what in ("bytes", "beyond_bytes"))
+        peaks = [f"{peak[what] / 1e6:,.0f}" for what in ("bytes", "beyond_bytes") for peak in (ours, theirs)]
+        rows.append([response, *peaks[:2], f"{whole:.2f}", *peaks[2:], f"{beyond:.2f}"])
+    print("\n## Peaks along responses, MB: of the process, and beyond weights and the student's gradients\n")
+    print(table(["tokens", "ours", "TRL", "ratio", "ours, beyond", "TRL, beyond", "ratio"], rows), flush=True)
 
 
 def show(name: str, times: Mapping[str, float], peaks: Mapping[str, Mapping[str, int]]) -> None:
@@ -264,14 +309,15 @@ def show(name: str, times: Mapping[str, float], peaks: Mapping[str, Mapping[str,
     ratios = {
         "our step, JSD ½ / its bare passes": gkd / bare_of["gkd"],
         "our step, all three / its bare passes": all_three / bare_of["all"],
-        "our step, all three / bare passes without y of teacher and reference": all_three
+        "our step, all three, y kept / its bare passes": times["ours, all three, y kept"]
         / bare_of["all, y of the frozen known"],
+        "our step, all three: y kept / live": times["ours, all three, y kept"] / all_three,
         "TRL's step / our step, JSD ½": rival / gkd,
         "our step, all three / TRL's step": all_three / rival,
         "bare passes of all three / TRL's step": bare_of["all"] / rival,
         "TRL's step / its bare passes": rival / bare_of["gkd"],
-        "our step, all three / bare passes with generation's forward passes alone": all_three
-        / (bare_of["all"] - times["generate"] + times["forward passes of generation"]),
+        "our step, all three / bare passes with our sampling": all_three
+        / (bare_of["all"] - times["generate"] + times["our sampling"]),
         "our sampling / its forward passes": times["our sampling"] / times["forward passes of generation"],
         "transformers' generate / its forward passes": times["generate"] / times["forward passes of generation"],
         "our sampling / our step, all three": times["our sampling"] / all_three,
@@ -285,12 +331,17 @@ def show(name: str, times: Mapping[str, float], peaks: Mapping[str, Mapping[str,
 
 def main(options: argparse.Namespace) -> None:
     results = Results("step", options, measured)
-    for name, shape in (QUICK if options.quick else SHAPES).items():
+    shapes = {
+        f"{name}, {options.dtype}": shape | {"dtype": options.dtype}
+        for name, shape in (QUICK if options.quick else SHAPES).items()
+    }
+    for name, shape in shapes.items():
         times = results.cell(f"time: {name}", {"of": "time", "shape": shape})["seconds"]
         peaks = {
             way: results.cell(f"memory: {name}, {way}", {"of": "memory", "shape": shape, "way": way}) for way in MEMORY
         }
         show(name, times, peaks)
+    memory_along_responses(results, next(iter(shapes.values())), (16,) if options.quick else RESPONSES)
     print(results.heading())
 
 

@@ -31,7 +31,7 @@ def test_a_step_and_its_table(options, capsys, tmp_path):
     said = capsys.readouterr().out
     assert "our step, all three / TRL's step" in said
     cells = json.loads((tmp_path / "step.json").read_text())["cells"]
-    assert all(seconds > 0 for seconds in cells["time: tiny"]["seconds"].values())
+    assert all(seconds > 0 for seconds in cells[f"time: tiny, {options.dtype}"]["seconds"].values())
     plot.main(tmp_path)
     assert (tmp_path / "speed.svg").stat().st_size
 
@@ -45,7 +45,7 @@ def test_a_plot_of_what_a_script_that_was_stopped_has_left(tmp_path):
 
 def test_cost_along_a_change(options, capsys, tmp_path):
     results = measure.Results("scaling", options, scaling.measured)
-    scaling.along(results, scaling.TINY, "response", (16, 32))
+    scaling.along(results, scaling.TINY | {"dtype": "fp32"}, "response", (16, 32))
     assert "R² = 1.0000" in capsys.readouterr().out  # two points
     assert set(results.cells) == {"step: response 16", "step: response 32"}
 
