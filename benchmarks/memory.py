@@ -48,6 +48,7 @@ class Case(NamedTuple):
     batch_size: int = 8
     micro_batch_size: int = 4
     signals: str = "all"
+    teacher_dtype: str = "bf16"
 
 
 CASES = (
@@ -159,7 +160,7 @@ def _recipe(case: Case) -> dict[str, Any]:
     return {
         "version": 1,
         "name": case.name,
-        **({"teacher": {"model": "./teacher", "dtype": "bf16"}} if case.signals == "all" else {}),
+        **({"teacher": {"model": "./teacher", "dtype": case.teacher_dtype}} if case.signals == "all" else {}),
         "student": {"model": "./student"},
         "data": {
             "train": {"rows": {"path": "rows.jsonl", "language": {"column": "language"}, "english": {}}},

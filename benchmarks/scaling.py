@@ -57,11 +57,10 @@ def timed_run(cell: Mapping[str, Any]) -> dict[str, Any]:
     """A training run of so many processes, with `--profile`."""
     from benchmarks.memory import Case, prepare
 
-    case = Case(
-        "ranks", cell["hidden"], cell["layers"], cell["pieces"], cell["dtype"], words=32, new_tokens=64, batch_size=16
-    )
+    dtype = cell["dtype"]
+    case = Case("ranks", cell["hidden"], cell["layers"], cell["pieces"], dtype, words=32, new_tokens=64, batch_size=16)
     with tempfile.TemporaryDirectory() as folder:
-        recipe = prepare(case._replace(micro_batch_size=8), Path(folder))
+        recipe = prepare(case._replace(micro_batch_size=8, teacher_dtype=dtype), Path(folder))
         processes, threads = cell["processes"], cell["threads"]
         options = ["--processes", str(processes), "--profile", f"--training.steps={cell['steps']}"]
         dudi_kit("train", str(recipe), "--output", f"{folder}/out", *options, threads=threads)
@@ -76,7 +75,7 @@ def timed_start(cell: Mapping[str, Any]) -> dict[str, Any]:
 
     imported = [sys.executable, "-c", "import dudi_kit.cli"]
     with tempfile.TemporaryDirectory() as folder:
-        recipe = str(prepare(Case("start", 128, 2, 1_000, "fp32"), Path(folder)))
+        recipe = str(prepare(Case("start", 128, 2, 1_000, "fp32", teacher_dtype="fp32"), Path(folder)))
         into = ["--output", f"{folder}/out"]
         found = {
             "import dudi_kit.cli": _median(partial(subprocess.run, imported, check=True), cell["rounds"]),

@@ -104,7 +104,7 @@ class World:
 
     @cached_property
     def keeping(self) -> Keeping:
-        """What training keeps of these rows; the first step asks, the others read."""
+        """What training keeps of these rows; the first step asks and writes, the others read."""
         teacher, reference = (Store(Path(self.folder.name) / who, {}) for who in ("teacher", "reference"))
         answers = TeacherAnswers(teacher, TopKCache(type="top_k"), PAD, torch.device("cpu"))
         assert self.models.teacher is not None, "every world has one"
@@ -150,6 +150,8 @@ def ours(world: World, which: str, *, kept: bool = False) -> None:
     loss, _ = objective(world.models, pairs, objective.counts(pairs))
     loss.backward()
     world.models.student.zero_grad()
+    if objective.keeping is not None:
+        objective.keeping.write()  # only what is new
 
 
 def objective_of(which: str, pieces: int, keeping: Keeping | None) -> Objective:

@@ -57,7 +57,9 @@ def test_what_was_measured_is_not_measured_again(tmp_path):
     assert first.cell("a", {"n": 1})["seconds"] == 1
     again = measure.Results("loss", options, lambda cell: {})
     again.measured = lambda cell: pytest.fail("measured again")
-    assert again.cell("a", {"n": 2})["seconds"] == 1
+    assert again.cell("a", {"n": 1})["seconds"] == 1
+    again.measured = lambda cell: {"seconds": cell["n"]}
+    assert again.cell("a", {"n": 2})["seconds"] == 2, "asked for otherwise"
 
 
 def test_a_line_through_points():

@@ -541,17 +541,3 @@ def test_who_says_no_to_a_plan_trains_nothing_and_keeps_the_run_that_was_there(t
     with pytest.raises(Interrupted):
         stations.run(loaded, overwrite=True, **options)
     assert Path("outputs/teacher/final/weights").is_file()
-
-
-def test_who_says_no_to_a_plan_has_no_teacher_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`cache` and `verbalize` by reference ask when the plan has been shown, too."""
-    from dudi_kit.pipeline import stations
-
-    def no() -> None:
-        assert "steps" in capsys.readouterr().err, "the plan has been shown"
-        raise Interrupted("not run")
-
-    loaded = load_recipe(alone(tmp_path))
-    with pytest.raises(Interrupted):
-        stations.prepare(loaded, output=None, lock=None, confirm=no)
-    assert not Path("outputs/teacher/final").exists()

@@ -105,7 +105,7 @@ def confirmation(recipe: str, *, yes: bool) -> Callable[[], None] | None:
 
 def _ask() -> None:
     if not typer.confirm("Run this recipe?", err=True):
-        raise Interrupted("not run; nothing was trained")
+        raise Interrupted("not run; nothing was trained, and no model was asked")
 
 
 def _announce(fetched: "Fetched") -> None:

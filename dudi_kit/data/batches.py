@@ -34,7 +34,7 @@ class Batch:
 
     position_ids_BT: Tensor
     """Counted from the first real token of the row; 0 on the padding in front of it. [L, T] where rows are packed; what
-    fills a line then counts as one more row."""
+    fills a line then counts as further rows, none longer than the longest."""
 
     response_ids_BR: Tensor
 

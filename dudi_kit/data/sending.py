@@ -11,10 +11,16 @@ from torch import Tensor
 def sent(
     numbers: Tensor | NDArray[Any] | Sequence[Any] | float, device: torch.device, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """The numbers as a tensor on the device; where they lie there already, themselves.
+    """The numbers as a tensor on the device; where they lie there already, themselves. Pinned memory is not meant.
 
-    A copy that may block begins when a GPU has done all that it was asked before, and until then nothing of the next
-    micro-batch can be prepared. This one is queued behind it: the driver has read the numbers when the call returns, so
-    that they may change afterwards (CUDA's "API synchronization behavior", on memory that is not pinned).
+    An ordinary copy begins when a GPU has done all that it was asked before, and until then nothing of the next
+    micro-batch can be prepared. From pinned memory it is queued behind that work. What is pinned here is a copy, so the
+    numbers may change when this returns; torch keeps it until the GPU has read it (PyTorch's tutorial on `pin_memory`
+    and `non_blocking`).
     """
-    return torch.as_tensor(numbers, dtype=dtype).to(device, non_blocking=True)
+    here = torch.as_tensor(numbers, dtype=dtype)
+    if here.device.type != "cpu":  # back to the host nothing is copied that somebody is about to read
+        return here.to(device)
+    if device.type == "cuda":
+        here = here.pin_memory()
+    return here.to(device, non_blocking=True)

@@ -86,5 +86,6 @@ class Predictions:
         if self.head is None:
             return rows
         if not self._room or len(self._room[0]) < len(rows):
-            self._room[:] = [rows.new_empty(len(rows), self.pieces)]
+            self._room.clear()  # before there is more, so that both are not there at once
+            self._room.append(rows.new_empty(len(rows), self.pieces))
         return self.head.logits(rows, self._room[0][: len(rows)])

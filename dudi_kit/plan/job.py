@@ -65,6 +65,12 @@ class Job:
     copies_reference: bool = True
     """False where the reference is the student without its adapter."""
 
+    spans: bool = False
+    """Teacher and student have tokens of their own (`align`), so that stretches of some are compared as a whole."""
+
+    sketched: bool = False
+    """What the teacher says of the corpus is kept in part (`teacher.cache: top_k`)."""
+
     recomputes: bool = False
     """Activation checkpointing."""
 
@@ -104,6 +110,11 @@ class Job:
     def share(self) -> int:
         """Rows of a process in one step."""
         return max(inputs.rows for inputs in self.inputs) * self.accumulation
+
+    @property
+    def has_groups(self) -> bool:
+        """Some tokens are judged together: the two responses of a pair, or those of a span."""
+        return "sequence" in self.signals or (self.spans and self.teacher_terms > 0)
 
     @property
     def rolls_out(self) -> bool:

@@ -43,23 +43,21 @@ def strip_bytes(job: Job, inputs: Inputs) -> int:
 
 
 def chunks(job: Job, inputs: Inputs) -> int:
-    """Logits of a chunk, of each model that is read by its hidden states."""
+    """Logits of a chunk, of each model that is read by its hidden states.
+
+    The teacher's positions are those that face the student's. What was sketched of it comes in fp32, with as much in
+    passing, and is put together with what it is asked live.
+    """
     mine = tokens(job, inputs, job.sides)
-    grouped = has_groups(job)
-    most = min(chunk_bytes(job.size, grouped=grouped), mine * job.student.vocabulary * job.size)
-    found = 0 if is_whole(job.student, mine) else most
+    positions = min(mine, chunk_bytes(job.size, grouped=job.has_groups) // (job.student.vocabulary * job.size) or 1)
+    found = 0 if is_whole(job.student, mine) else positions * job.student.vocabulary * job.size
     theirs = tokens(job, inputs, job.teacher_terms)
     if job.teacher is None or is_whole(job.teacher, theirs):
         return found
-    size = BYTES[job.teacher_dtype]
-    return found + min(chunk_bytes(size, grouped=grouped), theirs * job.teacher.vocabulary * size)
-
-
-def has_groups(job: Job) -> bool:
-    """Some tokens are judged together: the two responses of a pair, or, of two vocabularies, the tokens of a span."""
-    return "sequence" in job.signals or (
-        job.teacher is not None and job.teacher.vocabulary != job.student.vocabulary and job.teacher_terms > 0
-    )
+    element = BYTES[job.teacher_dtype]
+    if job.sketched:
+        element = FP32 * (2 if job.teacher_terms == 1 else 3)
+    return found + min(positions, theirs) * job.teacher.vocabulary * element
 
 
 def predicted(shape: ModelShape, positions: int, size: int) -> int:

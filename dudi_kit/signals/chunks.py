@@ -26,9 +26,9 @@ def chunk_positions(pieces: int, dtype: torch.dtype) -> int:
 
 
 def group_positions(pieces: int, dtype: torch.dtype) -> int:
-    """Positions of a chunk of what has to be judged together, such as the two responses of a pair: half as many again.
+    """Positions of a chunk where some have to be judged together, such as the two responses of a pair: half as many again.
 
-    Of a longer group the logits are computed twice, and the heads are read for what is left over of it, too.
+    Of a group that is longer than a chunk the logits are computed twice.
     """
     return chunk_positions(pieces, dtype) * 3 // 2
 
@@ -42,6 +42,12 @@ def chunk_bytes(size: int, *, grouped: bool = False) -> int:
 def strips(place: slice, pieces: int) -> Iterator[slice]:
     """A slice in consecutive strips."""
     return parts(place, max(1, STRIP_ELEMENTS // pieces))
+
+
+def even_parts(place: slice, size: int) -> Iterator[slice]:
+    """As few consecutive slices of at most `size` as can be, all about as long: heads are read anew for each."""
+    length = place.stop - place.start
+    return parts(place, -(-length // max(1, -(-length // size))))
 
 
 def parts(place: slice, size: int) -> Iterator[slice]:

@@ -1,6 +1,6 @@
 """From a planned run directory to the parts of the loop: rows, models, objective, sampler."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -31,6 +31,8 @@ from dudi_kit.plan.teaching import Teaching
 from dudi_kit.recipe.derive import without_samples
 from dudi_kit.recipe.schema import Recipe
 from dudi_kit.recipe.schema.models import ScratchStudent
+from dudi_kit.recipe.schema.signals import Signals
+from dudi_kit.train.clock import Clock
 from dudi_kit.train.engine import (
     extra_may_be_refused,
     gathered,
@@ -39,7 +41,7 @@ from dudi_kit.train.engine import (
     prepare,
     shard_frozen,
 )
-from dudi_kit.train.keeping import Asker, keeping_of
+from dudi_kit.train.keeping import Asker, Keeping, keeping_of
 from dudi_kit.train.loop import Loop
 from dudi_kit.train.rollout_log import RolloutLog, moments_of
 from dudi_kit.train.rollouts import OwnSampler, Sampler
@@ -56,33 +58,18 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
     student_side = Encoder(load_tokenizer(str(run.tokenizer)), who="student")
     teaching = teaching_of(plan, run, student_side)
     made = planned_rows(run, recipe, plan, student_side, teaching)
-    vocabulary = teaching.vocabulary if teaching else None
-    teacher_pad = teaching.encoder.pad_id if teaching else student_side.pad_id
-    asker = Asker(teacher_pad, accelerator.device, accelerator.process_index)
+    padding = Padding(student_side.pad_id, teaching.encoder.pad_id if teaching else student_side.pad_id)
+    asker = Asker(padding.teacher, accelerator.device, accelerator.process_index)
     keeping = keeping_of(run, recipe, plan, made, asker)
-    objective_of = partial(
-        Objective,
-        padding=Padding(student_side.pad_id, teacher_pad),
-        pieces=vocabulary.size if isinstance(vocabulary, SharedVocabulary) else None,
-        mapped=vocabulary if isinstance(vocabulary, MappedVocabulary) else None,
-        rollouts=recipe.rollouts,
-        context=teaching.context if teaching else None,
-        with_labels=bool(plan.labels),
-        packing=recipe.training.packing,
-        keeping=keeping,
-        clock=around.clock,
-    )
+    objective_of = _objectives(recipe, plan, teaching, padding, keeping, around.clock)
     objective = objective_of(recipe.signals)
-    pieces = vocabulary.sayable_V if vocabulary else np.ones(len(student_side.tokenizer), dtype=bool)
+    pieces = teaching.vocabulary.sayable_V if teaching else np.ones(len(student_side.tokenizer), dtype=bool)
     sampler = make_sampler(run, recipe, accelerator, made.rows, student_side, torch.from_numpy(pieces))
-    # The teacher first: while a GGUF is unpacked it takes a multiple of its size, and the student is not there yet.
     device = accelerator.device
     if recipe.training.compile:
         require_compiler()
-    unasked = teaching is None or (keeping is not None and keeping.needs_no_teacher())
-    teacher = None if plan.teacher is None or unasked else frozen_teacher(plan, plan.teacher, device)
-    if teacher is not None and keeping is not None and keeping.teacher is not None:
-        keeping.teacher.begin(teacher, made.rows)
+    # The teacher first: while a GGUF is unpacked it takes a multiple of its size, and the student is not there yet.
+    teacher = _asked_teacher(plan, keeping, made.rows, device) if teaching else None
     if teacher is not None:
         _say_if_whole("teacher", teacher, accelerator)
     student = start_student(recipe, plan, student_side, device)
@@ -118,6 +105,35 @@ def make_loop(run: RunDir, recipe: Recipe, plan: Plan, accelerator: Accelerator,
         around=around,
         keeping=keeping,
     )
+
+
+def _objectives(
+    recipe: Recipe, plan: Plan, teaching: Teaching | None, padding: Padding, keeping: Keeping | None, clock: Clock
+) -> Callable[[Signals], Objective]:
+    """The objective of some signals, with all else as the run has it."""
+    vocabulary = teaching.vocabulary if teaching else None
+    return partial(
+        Objective,
+        padding=padding,
+        pieces=vocabulary.size if isinstance(vocabulary, SharedVocabulary) else None,
+        mapped=vocabulary if isinstance(vocabulary, MappedVocabulary) else None,
+        rollouts=recipe.rollouts,
+        context=teaching.context if teaching else None,
+        with_labels=bool(plan.labels),
+        packing=recipe.training.packing,
+        keeping=keeping,
+        clock=clock,
+    )
+
+
+def _asked_teacher(plan: Plan, keeping: Keeping | None, rows: Sequence[Row], device: torch.device) -> nn.Module | None:
+    """The teacher, ready for what is kept of it; None where there is none, or all that it would be asked is kept."""
+    if plan.teacher is None or (keeping is not None and keeping.needs_no_teacher()):
+        return None
+    teacher = frozen_teacher(plan, plan.teacher, device)
+    if keeping is not None and keeping.teacher is not None:
+        keeping.teacher.begin(teacher, rows)
+    return teacher
 
 
 def _say_if_whole(who: str, model: nn.Module, accelerator: Accelerator) -> None:

@@ -70,7 +70,7 @@ class Sketched:
 
     def logits(self, place: Place) -> Tensor:
         """[n, V] at these positions, normalised."""
-        return told(self.kept.at(place), self.sketch)
+        return told(self.kept.some(place), self.sketch)
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class TopKForm:
     def read(self, answers: Sequence[bytes], device: torch.device) -> Predicted:
         """See `Form`."""
         kept = read([unpack(answer, self.sketch) for answer in answers], self.sketch)
-        return Sketched(kept.to(device), self.placed)
+        return Sketched(kept.to(device), self.placed.to(device))
 
 
 @dataclass(frozen=True)

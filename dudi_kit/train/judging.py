@@ -204,7 +204,8 @@ class Judge:
         for segment in self.positions.of(term):
             tokens_B[segment.pair] = segment.place.stop - segment.place.start
         shares = {"full": paired.count_B, "span": spans.count_B}
-        coverage = {name: Sums(count_B.double(), sent(tokens_B, self.device)) for name, count_B in shares.items()}
+        there_B = sent(tokens_B, self.device)
+        coverage = {name: Sums(count_B.double(), there_B) for name, count_B in shares.items()}
         return SignalResult(
             paired.total_B + spans.total_B,
             paired.count_B + spans.count_B,

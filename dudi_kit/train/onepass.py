@@ -4,8 +4,8 @@ The gradient is computed with the loss, chunk by chunk, while the logits are the
 with the head's weights, as it does where logits are held whole (logits, gradient of the hidden states, gradient of the
 weights). What is needed for it is the weight of each term in the loss, which is known beforehand (global counts), but
 for terms that are no sum over positions: a preference between two responses, or a span. Their weights depend on the
-log-probabilities of a *group* of positions. A group that fits into a chunk, which may be half as long again for it, is
-judged while its logits are there; for one that doesn't they are computed a second time.
+log-probabilities of a *group* of positions. A group that fits into a chunk is judged while its logits are there, and
+chunks are half as long again for it; for one that doesn't they are computed a second time.
 
 Memory: logits of a chunk of each model, the strip's temporaries, and the gradients of rows and weights, in fp32 until
 the backward.
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dudi_kit.models.head import Head, Predictions
-from dudi_kit.signals.chunks import chunk_positions, group_positions, parts
+from dudi_kit.signals.chunks import chunk_positions, even_parts, group_positions, parts
 
 SLICE_ELEMENTS = 2**21
 """Weights whose gradient is added up at a time, where it is made in half precision and kept in fp32: few enough that
@@ -74,11 +74,10 @@ class _OnePass(torch.autograd.Function):
     ) -> Tensor:
         learns = tuple(ctx.needs_input_grad[:3])
         ctx.gradient = _Gradient(student, learns)
-        size = chunk_positions(student.pieces, student.dtype)
-        whole = group_positions(student.pieces, student.dtype) if judge.listens else size
+        size = (group_positions if judge.listens else chunk_positions)(student.pieces, student.dtype)
         for group in groups:
-            chunks = list(parts(group, whole if group.stop - group.start <= whole else size))
-            heard = None
+            chunks = list(even_parts(group, size))
+            heard = logits_nV = None  # those of the group before leave their room
             for chunk in chunks if judge.listens else ():
                 heard = student.logits(chunk)
                 judge.hear(heard, chunk)

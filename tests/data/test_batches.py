@@ -56,7 +56,7 @@ def test_a_prompt_must_not_be_empty():
 
 def test_to_keeps_everything():
     b = batch([[1, 2]], [[3]])
-    moved = b.to("meta")
+    moved = b.to(torch.device("meta"))
     tensors = [getattr(moved, field.name) for field in dataclasses.fields(moved) if field.name != "is_packed"]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
 

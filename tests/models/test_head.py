@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma3TextConfig, GPT2Config, GraniteConfig, PhiConfig
 
-from dudi_kit.models.head import Predictions
+from dudi_kit.models.head import Head, Place, Predictions
 from dudi_kit.models.head_form import head_form, hidden_states, open_head
 from dudi_kit.train.onepass import loss_in_one_pass
 
@@ -79,6 +79,26 @@ def test_logits_and_gradients_are_those_of_the_model(monkeypatch: pytest.MonkeyP
     for found, gradient in zip(torch.autograd.grad(loss, parameters), gradients, strict=True):
         # transformers' norms go through fp32, whatever the dtype
         torch.testing.assert_close(found, 3 * gradient, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("length", "computed"), [(4, 1), (6, 1), (7, 4), (12, 4), (13, 6)])
+def test_logits_of_a_group_that_fits_into_a_chunk_are_computed_once(
+    monkeypatch: pytest.MonkeyPatch, length: int, computed: int
+) -> None:
+    """A chunk has six positions here, half as many again as without groups; of a longer group each is heard, then judged."""
+    monkeypatch.setattr("dudi_kit.signals.chunks.CHUNK_BYTES", 4 * 61 * 8)
+    head, asked = Head(torch.randn(61, 16, dtype=torch.float64)), list[Place]()
+
+    class Counting(Predictions):
+        def logits(self, place: Place) -> Tensor:
+            asked.append(place)
+            return super().logits(place)
+
+    said = Counting(torch.randn(length, 16, dtype=torch.float64), head)
+    judge = Squares(head)
+    assert judge.listens
+    loss_in_one_pass(said, [slice(0, length)], judge)
+    assert len(asked) == computed
 
 
 def test_a_head_that_does_something_else_is_not_taken_for_known() -> None:

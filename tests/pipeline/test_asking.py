@@ -13,9 +13,9 @@ from dudi_kit.data.asked import Answer, Request, answer_line, read_answers
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Turn
 from dudi_kit.data.ledger import Ledger
-from dudi_kit.errors import Exit, RunDirectoryError
+from dudi_kit.errors import Exit, Interrupted, RunDirectoryError
 from dudi_kit.models.scratch import architecture_config, build
-from dudi_kit.pipeline import answers, asking
+from dudi_kit.pipeline import answers, asking, stations
 from dudi_kit.pipeline.answers import asked_of
 from dudi_kit.pipeline.asking import answer_all, read_requests
 from dudi_kit.plan.build import sides_of, teacher_room, teaching_of, training_rows
@@ -95,6 +95,25 @@ class Prepared:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return Prepared(tmp_path_factory.mktemp("asking"))
+
+
+@pytest.mark.parametrize(("command", "options"), [("verbalize", []), ("cache", ["--teacher.cache.type=top_k"])])
+def test_who_says_no_to_a_plan_has_no_model_trained_or_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, options: list[str]
+) -> None:
+    """Of a recipe by reference the plan is shown, and then it is asked about."""
+
+    def no() -> None:
+        raise Interrupted("not run")
+
+    for name in ("settled", "_train_chain"):
+        monkeypatch.setattr(stations, name, lambda *_, **__: pytest.fail("before anybody said yes"))
+    monkeypatch.setattr(f"dudi_kit.cli.{command}.confirmation", lambda recipe, *, yes: no)
+    recipe = write_chain(tmp_path / "recipes", **ASKS)
+    result = call(command, recipe, "--output", tmp_path / "out", *options)
+    assert result.exit_code == Exit.INTERRUPTED, result.stderr
+    assert "asked before training for 8 versions" in result.stderr, "the plan has been shown"
+    assert not (tmp_path / "out" / ".asked").exists()
 
 
 def answers_of(out: Path) -> Path:

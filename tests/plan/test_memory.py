@@ -11,7 +11,7 @@ from dudi_kit.models.reading import FEW
 from dudi_kit.plan.engine import MOST_IN_A_BUCKET
 from dudi_kit.plan.engine_memory import Engine, engine_of
 from dudi_kit.plan.job import Inputs, Job
-from dudi_kit.plan.loss_memory import loss_bytes, teacher_predictions
+from dudi_kit.plan.loss_memory import chunks, loss_bytes, teacher_predictions
 from dudi_kit.plan.memory import (
     activations,
     bytes_of,
@@ -132,6 +132,26 @@ def test_the_loss_of_a_large_vocabulary_by_hand() -> None:
     assert loss_bytes(job, INPUTS) == 3 * 128 * 64 * 2 + 2 * chunk + strip + 2**20 * 64 * 4
     adapted = replace(job, adapter=10)
     assert loss_bytes(adapted, INPUTS) == 3 * 128 * 64 * 2 + 2 * chunk + strip
+
+
+def test_what_is_judged_together_takes_a_larger_chunk() -> None:
+    shape = replace(SHAPE, vocabulary=2**20, hidden=64)
+    alone = replace(JOB, student=shape, teacher=shape, precision="bf16", signals=frozenset({"on_policy"}))
+    most = 32 * 2 * 2**20 * 2
+    assert chunks(alone, INPUTS) == 2 * min(HALF_CHUNK_BYTES, most)
+    rows = INPUTS._replace(rows=20)
+    assert chunks(replace(alone, spans=True), rows) == chunks(alone, rows) * 3 // 2
+    assert chunks(replace(alone, spans=True, signals=frozenset({"sft"})), rows) == HALF_CHUNK_BYTES
+    assert chunks(replace(alone, signals=frozenset({"sequence"})), rows) == HALF_CHUNK_BYTES * 3 // 2
+
+
+def test_the_teacher_s_chunk_has_the_student_s_positions() -> None:
+    shape, rows = replace(SHAPE, vocabulary=2**20, hidden=64), INPUTS._replace(rows=20)
+    job = replace(JOB, student=shape, teacher=shape, precision="bf16", signals=frozenset({"off_policy"}))
+    assert chunks(replace(job, teacher_dtype="fp32"), rows) == 3 * HALF_CHUNK_BYTES
+    assert chunks(replace(job, sketched=True), rows) == (1 + 2 * 2) * HALF_CHUNK_BYTES
+    both = replace(job, sketched=True, signals=frozenset({"off_policy", "on_policy"}))
+    assert chunks(both, rows) == (1 + 2 * 3) * HALF_CHUNK_BYTES
 
 
 def test_a_cache_of_keys_and_values_by_hand() -> None:

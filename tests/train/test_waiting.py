@@ -1,6 +1,7 @@
-"""Between sampling and the optimizer the host waits nowhere for the device: it prepares the next micro-batch meanwhile.
+"""Between sampling and the optimizer nothing of ours has the host wait for the device.
 
-The device is `meta`: what would read a number off it fails, and every copy to it is seen, and how it was asked for.
+Only transformers does, which looks in each pass whether its mask hides anything (`test_reads` counts that). The device
+is `meta`: what would read a number off it fails, and every copy to it is seen, and how it was asked for.
 """
 
 import copy
@@ -45,7 +46,7 @@ class Copies(TorchDispatchMode):
             self.waiting += goes and not kwargs.get("non_blocking", False)
         elif func is torch.ops.aten.copy_.default:
             source, goes = args[1], args[0].device.type == "meta"
-            self.waiting += goes and source.device.type == "cpu" and not (args[2:] or kwargs.get("non_blocking"))
+            self.waiting += goes and source.device.type == "cpu" and True not in (*args[2:], kwargs.get("non_blocking"))
         elif func in (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default):
             indices = [index for index in args[1] if index is not None]
             self.waiting += any(index.dtype == torch.bool for index in indices)  # a GPU must tell how many are true

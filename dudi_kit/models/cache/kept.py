@@ -59,8 +59,8 @@ class Kept(NamedTuple):
     ceiling_N: Tensor
     """log T of each of them is at most this: fp32."""
 
-    def at(self, place: Place) -> "Kept":
-        """Some positions."""
+    def some(self, place: Place) -> "Kept":
+        """What is known of these positions."""
         return Kept(*(at(part_N, place) for part_N in self))
 
     def to(self, device: torch.device) -> "Kept":

@@ -73,12 +73,12 @@ class Shard:
             self._bytes: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
         except ValueError as error:  # an empty file can't be mapped
             raise self._damaged("it is empty") from error
-        except OSError as error:
-            reason = error.strerror or error
+        except PermissionError as error:
             raise EnvironmentLack(
-                f"can't read {path}: {reason}. Give yourself the right to read it, or remove it: what it held is asked "
-                "again."
+                f"can't read {path}: {error.strerror}. Give yourself the right to, or name another --output."
             ) from error
+        except OSError as error:
+            raise EnvironmentLack(f"can't read {path}: {error.strerror or error}") from error
         table_end = self._check_head()
         self._table = np.frombuffer(self._bytes[_HEAD.itemsize : table_end].tobytes(), dtype=_TABLE)
         self._first = table_end + _CHECKSUM.itemsize
