@@ -26,7 +26,7 @@ def chunk_positions(pieces: int, dtype: torch.dtype) -> int:
 
 
 def group_positions(pieces: int, dtype: torch.dtype) -> int:
-    """Positions of a chunk where some have to be judged together, such as the two responses of a pair: half as many again.
+    """Positions of a chunk where some have to be judged together, as the two responses of a pair: half as many again.
 
     Of a group that is longer than a chunk the logits are computed twice.
     """
@@ -46,8 +46,8 @@ def strips(place: slice, pieces: int) -> Iterator[slice]:
 
 def even_parts(place: slice, size: int) -> Iterator[slice]:
     """As few consecutive slices of at most `size` as can be, all about as long: heads are read anew for each."""
-    length = place.stop - place.start
-    return parts(place, -(-length // max(1, -(-length // size))))
+    length = max(1, place.stop - place.start)
+    return parts(place, -(-length // -(-length // size)))
 
 
 def parts(place: slice, size: int) -> Iterator[slice]:

@@ -81,11 +81,11 @@ def test_logits_and_gradients_are_those_of_the_model(monkeypatch: pytest.MonkeyP
         torch.testing.assert_close(found, 3 * gradient, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("length", "computed"), [(4, 1), (6, 1), (7, 4), (12, 4), (13, 6)])
+@pytest.mark.parametrize(("length", "computed"), [(4, 1), (6, 1), (7, 4), (12, 4)])
 def test_logits_of_a_group_that_fits_into_a_chunk_are_computed_once(
     monkeypatch: pytest.MonkeyPatch, length: int, computed: int
 ) -> None:
-    """A chunk has six positions here, half as many again as without groups; of a longer group each is heard, then judged."""
+    """A chunk has six positions here, half as many again as without groups. Those of a longer group are heard first."""
     monkeypatch.setattr("dudi_kit.signals.chunks.CHUNK_BYTES", 4 * 61 * 8)
     head, asked = Head(torch.randn(61, 16, dtype=torch.float64)), list[Place]()
 
