@@ -48,7 +48,7 @@ from dudi_kit.train.onepass import loss_in_one_pass
 from dudi_kit.train.positions import Positions, positions_of
 from dudi_kit.train.told import Told
 
-STUDENT, TEACHER, PAIRS, ROUNDS = 896, 1024, 8, 5
+STUDENT, TEACHER, RESPONSES, LENGTH, ROUNDS = 896, 1024, 8, 64, 5
 DIVERGENCES: dict[str, tuple[Divergence, float]] = {
     "JSD ½": (jsd(0.5), 0.5),
     "forward KL": (forward_kl, 0.0),
@@ -71,6 +71,7 @@ class Stage:
     ids_N: Tensor
     divergence: str
     sequence: bool
+    responses: int
 
     @property
     def kept(self) -> int:
@@ -82,7 +83,7 @@ class Stage:
 
 
 def stage_of(cell: Mapping[str, Any]) -> Stage:
-    """cell: pieces, tokens, dtype, divergence, sequence."""
+    """cell: pieces, tokens, dtype, divergence, sequence; responses, if they are not 8."""
     torch.manual_seed(0)
     dtype, pieces, tokens = DTYPES[cell["dtype"]], cell["pieces"], cell["tokens"]
 
@@ -97,6 +98,7 @@ def stage_of(cell: Mapping[str, Any]) -> Stage:
         ids_N=torch.randint(pieces, (tokens,)),
         divergence=cell["divergence"],
         sequence=cell["sequence"],
+        responses=cell.get("responses", RESPONSES),
     )
 
 
@@ -105,7 +107,7 @@ def stage_of(cell: Mapping[str, Any]) -> Stage:
 
 def ours(stage: Stage, *, whole: bool = False) -> None:
     """As `train.step.Objective` puts it together."""
-    tokens, pairs = len(stage.ids_N), PAIRS // 2 if stage.sequence else PAIRS
+    tokens, pairs = len(stage.ids_N), stage.responses // 2 if stage.sequence else stage.responses
     terms = ("off_policy", "on_policy") if stage.sequence else ("off_policy",)
     length, ids = tokens // pairs // len(terms), stage.ids_N.tolist()
     positions = positions_of(
@@ -160,7 +162,7 @@ def full(stage: Stage) -> None:
         value_N = 0.5 * (p.exp() * (p - mixture)).sum(-1) + 0.5 * (q.exp() * (q - mixture)).sum(-1)
     loss = value_N.mean()
     if stage.sequence:
-        loss = loss + preference(p.gather(-1, stage.ids_N[:, None]).squeeze(-1))
+        loss = loss + preference(p.gather(-1, stage.ids_N[:, None]).squeeze(-1), stage.responses)
     loss.backward()
 
 
@@ -174,7 +176,7 @@ def trl(stage: Stage) -> None:
     beta = DIVERGENCES[stage.divergence][1]
     loss = GKDTrainer.generalized_jsd_loss(student_NV[None], teacher_NV[None], labels=stage.ids_N[None], beta=beta)
     if stage.sequence:
-        loss = loss + preference(-cross_entropy(student_NV.float(), stage.ids_N, reduction="none"))
+        loss = loss + preference(-cross_entropy(student_NV.float(), stage.ids_N, reduction="none"), stage.responses)
     loss.backward()
 
 
@@ -192,9 +194,9 @@ def liger(stage: Stage, *, chunk: int) -> None:
     fused(stage.student_NH, stage.student_VH, stage.teacher_NG, stage.teacher_VG, stage.ids_N).backward()
 
 
-def preference(logprob_N: Tensor) -> Tensor:
+def preference(logprob_N: Tensor, responses: int) -> Tensor:
     """The sequence signal: y is the first half of each pair's tokens, ỹ the second."""
-    sums_P2 = (logprob_N + 1.0).view(PAIRS // 2, 2, -1).sum(-1)
+    sums_P2 = (logprob_N + 1.0).view(responses // 2, 2, -1).sum(-1)
     return -logsigmoid(0.1 * (sums_P2[:, 0] - sums_P2[:, 1])).mean()
 
 
@@ -254,18 +256,19 @@ def by_way(
     return rows
 
 
-def along_tokens(results: Results, cell: Mapping[str, Any], counts: list[int], rounds: int) -> None:
-    """Cost against the number of tokens, and the line through it."""
+def along_tokens(results: Results, cell: Mapping[str, Any], counts: list[int], rounds: int, length: int | None) -> None:
+    """Cost against the number of tokens, and the line through it. length: of a response; None: 8 of them that grow."""
     rows, seconds, peaks = [], [], []
+    said = f"responses of {length}" if length else f"{RESPONSES} responses"
     for tokens in counts:
-        asked = cell | {"tokens": tokens}
+        asked = cell | {"tokens": tokens, "responses": tokens // length if length else RESPONSES}
         timed = asked | {"of": "time", "ways": ["ours"], "rounds": rounds}
-        time = results.cell(f"along tokens: {name_of(asked)}", timed)
-        peak = results.cell(f"memory: {name_of(asked)}, ours", asked | {"of": "memory", "way": "ours"})
+        time = results.cell(f"along tokens, {said}: {name_of(asked)}", timed)
+        peak = results.cell(f"peak, {said}: {name_of(asked)}", asked | {"of": "memory", "way": "ours"})
         seconds.append(time["seconds"]["ours"])
         peaks.append(peak["bytes"] / 1e6)
         rows.append([f"{tokens:,}", f"{seconds[-1]:.3f}", f"{peaks[-1]:,.0f}"])
-    print(f"\n{name_of(cell).partition(' tokens, ')[2]}, ours, against tokens:\n")
+    print(f"\n{name_of(cell).partition(' tokens, ')[2]}, ours, against tokens, {said}:\n")
     print(table(["tokens", "seconds", "peak, MB"], rows))
     for what, values, unit in (("time", seconds, "s"), ("memory", peaks, "MB")):
         slope, intercept, r2 = line_through(counts, values)
@@ -306,7 +309,8 @@ def main(options: argparse.Namespace) -> None:
         print(f"\n{name_of(cell)}" + (f" (bounds: {MOST_MB} MB, {MOST_TIME})" if cell == first else "") + ":\n")
         print(table(["way", "peak, MB", "seconds", "time / full logits"], rows), flush=True)
     counts = [8, 16, 32] if quick else [128, 256, 512, 1024, 2048]
-    along_tokens(results, first | {"sequence": True}, counts, rounds)
+    for length in (4 if quick else LENGTH, None):
+        along_tokens(results, first | {"sequence": True}, counts, rounds, length)
     sizes = [(500, 16)] if quick else list(product((1_000, 32_000, 151_936), (32, 64, 128, 256, 512)))
     whole_or_chunked(results, sizes, rounds)
     print(results.heading())

@@ -38,7 +38,7 @@ def loss_tokens(axes: Any, cells: Cells) -> None:
     points = sorted(
         (_number(name, r"(\d[\d,]*) tokens"), cell["seconds"]["ours"])
         for name, cell in cells.items()
-        if name.startswith("along tokens")
+        if name.startswith("along tokens, responses of")
     )
     tokens, seconds = zip(*points, strict=True)
     slope, intercept, r2 = line_through(tokens, seconds)
@@ -84,7 +84,7 @@ def scaling(axes: Any, cells: Cells) -> None:
 
 PANELS: dict[Callable[[Any, Cells], None], tuple[str, str]] = {
     loss_memory: ("loss", "memory: "),
-    loss_tokens: ("loss", "along tokens: "),
+    loss_tokens: ("loss", "along tokens, responses of"),
     steps: ("step", "time: "),
     scaling: ("scaling", "step: "),
 }

@@ -26,6 +26,15 @@ def test_the_loss_is_the_same_in_every_way(sequence):
             assert (gradient - gradients["full logits"]).norm() < 1e-3, (divergence, way)
 
 
+def test_the_loss_stage_and_its_tables(options, capsys, tmp_path):
+    loss.main(options)
+    said = capsys.readouterr().out
+    assert "responses of 4" in said
+    assert said.count("R² = ") == 4  # time and memory, along rows and along lengths
+    plot.main(tmp_path)
+    assert (tmp_path / "speed.svg").stat().st_size
+
+
 def test_a_step_and_its_table(options, capsys, tmp_path):
     step.main(options)
     said = capsys.readouterr().out
