@@ -3,7 +3,7 @@
     python -m benchmarks.scaling            some ten minutes; goes on where it was stopped
     python -m benchmarks.scaling --quick    tiny models, a minute
 
-Steps are those of `benchmarks.step`, all three signals: 4 layers of 512 and a teacher of 8 × 768, batch 8, prompts of
+Steps are those of `benchmarks.step`, all three signals: 4 layers of 256 and a teacher of 4 × 512, batch 8, prompts of
 32 tokens, responses of 64, V = 32,000, with one thing changed at a time. Processes are compared on whole training runs,
 optimizer and log included, with the global batch held: each process has its own share of the cores, so two processes
 can gain over one only what one fails to use.
@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.measure import HERE, Results, arguments, begin, by_turns, line_through, medians, table
 
-BASE: dict[str, Any] = {"layers": 4, "hidden": 512, "pieces": 32_000, "rounds": 5, "teacher": (8, 768)}
+BASE: dict[str, Any] = {"layers": 4, "hidden": 256, "pieces": 32_000, "rounds": 5, "teacher": (4, 512)}
 TINY: dict[str, Any] = {
     "layers": 2, "hidden": 64, "pieces": 500, "rounds": 1, "teacher": (2, 64), "batch": 2, "response": 16
 }  # fmt: skip
