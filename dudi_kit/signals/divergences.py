@@ -51,7 +51,8 @@ def at_least_fp32(*dtypes: torch.dtype) -> torch.dtype:
 
 
 Formula = Callable[[Both], tuple[Tensor, Tensor]]
-"""Distributions → (D [...], pull [..., V], which is the caller's to change)."""
+"""Distributions → (D [...], pull [..., V], which is the caller's to change). It may use up `log_student`, since new
+memory costs a CPU more than the arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,13 @@ class Divergence:
         return value
 
     def pulled(self, distributions: Both) -> tuple[Tensor, Tensor]:
-        """Value [...] and pull [..., V]."""
+        """Value [...] and pull [..., V]. `log_student` may be used up."""
         value, pull = self.formula(distributions)
         return value.masked_fill(value > BEYOND, torch.inf), pull
 
 
 def _reverse_kl(d: Both) -> tuple[Tensor, Tensor]:
-    pull = (d.log_student - d.log_teacher).mul_(d.student)  # ∂D/∂π = log π − log T + 1
+    pull = d.log_student.sub_(d.log_teacher).mul_(d.student)  # ∂D/∂π = log π − log T + 1
     return pull.sum(-1), pull
 
 
@@ -150,8 +151,8 @@ def _mixture(d: Both, teacher_share: float) -> Tensor:
 
 def entropy(distribution: Tensor, log_distribution: Tensor) -> Tensor:
     """H(p) = −Σ p·log p in nats; [..., V] twice → [...]."""
-    found: Tensor = torch.linalg.vecdot(distribution, log_distribution)
-    return -found
+    # As a product of matrices: `vecdot` would first write all of p·log p.
+    return -(distribution.unsqueeze(-2) @ log_distribution.unsqueeze(-1)).squeeze(-1).squeeze(-1)
 
 
 def _warm(logits: Tensor, temperature: float) -> Tensor:
