@@ -38,7 +38,7 @@ from benchmarks.measure import (
     table,
 )
 from dudi_kit.models.head import Head, Predictions
-from dudi_kit.signals.chunks import group_positions
+from dudi_kit.signals.chunks import chunk_positions, group_positions
 from dudi_kit.signals.divergences import Divergence, forward_kl, jsd, reverse_kl
 from dudi_kit.signals.token import OverPieces
 from dudi_kit.train.facing import facing
@@ -134,9 +134,9 @@ def ours(stage: Stage, *, whole: bool = False) -> None:
         device=stage.student_NH.device,
         dtype=torch.float32,
     )
-    size = group_positions(student.pieces, student.dtype)
+    size = (group_positions if judge.listens else chunk_positions)(student.pieces, student.dtype)
     groups = list(positions.groups(size)) if judge.listens else [slice(0, tokens)]
-    loss_in_one_pass(student, groups, judge).backward()
+    loss_in_one_pass(student, groups, judge, size).backward()
 
 
 def likelihoods(positions: Positions, stage: Stage) -> Likelihoods:

@@ -88,7 +88,7 @@ class Results:
     def cell(self, name: str, settings: Mapping[str, Any]) -> Any:
         """A cell, measured now, in a process of its own, if it is not there or was asked for otherwise."""
         asked = json.loads(json.dumps(settings))
-        if name not in self.cells or self.cells[name]["asked"] != asked:
+        if name not in self.cells or self.cells[name].get("asked") != asked:
             print(f"… {name}", file=sys.stderr, flush=True)
             self.cells[name] = self.measured(settings) | {"asked": asked, "machine": machine()}
             self.path.parent.mkdir(parents=True, exist_ok=True)

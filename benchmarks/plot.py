@@ -28,9 +28,11 @@ Cells = Mapping[str, Any]
 
 def loss_memory(axes: Any, cells: Cells) -> None:
     """Peak by way, at each vocabulary."""
-    found = _grouped(cells, r"memory: ([\d,]+) pieces, 512 tokens, fp32, JSD ½, (.+)", lambda cell: cell["bytes"] / 1e6)
+    found = _grouped(
+        cells, r"memory: ([\d,]+) pieces, [\d,]+ tokens, fp32, JSD ½, (.+)", lambda cell: cell["bytes"] / 1e6
+    )
     _bars(axes, found, "MB")
-    axes.set(title="Peak of the loss stage\n512 tokens, fp32, JSD ½", xlabel="pieces", yscale="log")
+    axes.set(title="Peak of the loss stage\nfp32, JSD ½", xlabel="pieces", yscale="log")
 
 
 def loss_tokens(axes: Any, cells: Cells) -> None:

@@ -96,7 +96,7 @@ def to_first_step(recipe: str, folder: str) -> float:
     command = [*DUDI_KIT, "train", recipe, "--output", f"{folder}/first"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=HERE.parent) as process:
         while not (metrics.exists() and metrics.stat().st_size):
-            if process.poll():
+            if process.poll() is not None:
                 raise RuntimeError(f"training ended with exit code {process.returncode}")
             time.sleep(0.01)
         return time.perf_counter() - began

@@ -1,7 +1,7 @@
 """All that the memory of a training process depends on."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from dudi_kit.plan.engine import MOST_IN_A_BUCKET, Offloaded
 from dudi_kit.plan.shape import ModelShape
@@ -68,8 +68,8 @@ class Job:
     spans: bool = False
     """Teacher and student have tokens of their own (`align`), so that stretches of some are compared as a whole."""
 
-    sketched: bool = False
-    """What the teacher says of the corpus is kept in part (`teacher.cache: top_k`)."""
+    cache: Literal["none", "top_k", "hidden"] = "none"
+    """What is kept of what the teacher says of the corpus."""
 
     recomputes: bool = False
     """Activation checkpointing."""

@@ -39,25 +39,35 @@ def loss_bytes(job: Job, inputs: Inputs) -> int:
 
 def strip_bytes(job: Job, inputs: Inputs) -> int:
     """The temporaries of a strip."""
-    return TEMPORARIES * FP32 * min(STRIP_ELEMENTS, tokens(job, inputs, job.sides) * job.student.vocabulary)
+    return TEMPORARIES * FP32 * min(STRIP_ELEMENTS, tokens(job, inputs, job.sides) * widest(job))
 
 
 def chunks(job: Job, inputs: Inputs) -> int:
-    """Logits of a chunk, of each model that is read by its hidden states.
-
-    The teacher's positions are those that face the student's. What was sketched of it comes in fp32, with as much in
-    passing, and is put together with what it is asked live.
-    """
+    """Logits of a chunk, of each model that is read by its hidden states. It has as many positions for both."""
     mine = tokens(job, inputs, job.sides)
-    positions = min(mine, chunk_bytes(job.size, grouped=job.has_groups) // (job.student.vocabulary * job.size) or 1)
+    positions = min(mine, chunk_bytes(job.size, grouped=job.has_groups) // (widest(job) * job.size) or 1)
     found = 0 if is_whole(job.student, mine) else positions * job.student.vocabulary * job.size
     theirs = tokens(job, inputs, job.teacher_terms)
-    if job.teacher is None or is_whole(job.teacher, theirs):
+    if job.teacher is None or not theirs:
         return found
-    element = BYTES[job.teacher_dtype]
-    if job.sketched:
-        element = FP32 * (2 if job.teacher_terms == 1 else 3)
-    return found + min(positions, theirs) * job.teacher.vocabulary * element
+    each = _told_bytes(job, whole=is_whole(job.teacher, theirs))
+    return found + min(positions, theirs) * job.teacher.vocabulary * each
+
+
+def _told_bytes(job: Job, *, whole: bool) -> int:
+    """Of one of the teacher's logits while a chunk is judged. whole: what it says live is there anyway.
+
+    What was sketched of it comes in fp32, with as much in passing; what is kept is put together with what is live.
+    """
+    own = BYTES[job.teacher_dtype]
+    kept = {"none": 0 if whole else own, "hidden": own, "top_k": 2 * FP32}[job.cache]
+    together = {"none": 0, "hidden": own, "top_k": FP32}[job.cache] if job.teacher_terms == 2 else 0
+    return kept + together
+
+
+def widest(job: Job) -> int:
+    """Pieces of the larger of the vocabularies that are compared."""
+    return max(job.student.vocabulary, job.teacher.vocabulary if job.teacher and job.teacher_terms else 0)
 
 
 def predicted(shape: ModelShape, positions: int, size: int) -> int:

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from dudi_kit.plan.engine_memory import engine_of, shares_of_weights, weights_at_work, weights_on_host
 from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
 from dudi_kit.plan.loss_memory import (
+    chunks,
     is_whole,
     loss_bytes,
     response_columns,
@@ -176,7 +177,10 @@ def heap_bytes(job: Job, inputs: Inputs) -> int:
     rows, columns = inputs.rows * job.sides, inputs.prompt + response_columns(job, inputs)
     widest = rows * columns * max(job.student.intermediate, job.student.hidden) * job.size
     whole = is_whole(job.student, tokens(job, inputs, job.sides))
-    logits = loss_bytes(job, inputs) if whole else strip_bytes(job, inputs)
+    logits = strip_bytes(job, inputs)
+    if whole:
+        chunk = chunks(job, inputs)
+        logits = loss_bytes(job, inputs) - (chunk if chunk >= MAPPED else 0)
     return (activations(job, inputs) if widest < MAPPED else 0) + logits
 
 

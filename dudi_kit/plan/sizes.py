@@ -20,7 +20,6 @@ from dudi_kit.plan.schema import LanguageShare
 from dudi_kit.plan.shape import shape_of
 from dudi_kit.plan.teaching import Teaching
 from dudi_kit.recipe.schema import Recipe
-from dudi_kit.recipe.schema.cache import TopKCache
 from dudi_kit.recipe.schema.signals import RefreshedReference, Signals
 
 
@@ -82,7 +81,7 @@ def job_of(
         packed=adapter.quantization if adapter else "none",
         copies_reference=adapter is None or isinstance(recipe.signals.sequence.reference, RefreshedReference),
         spans=teaching is not None and teaching.vocabulary.mapping == "align",
-        sketched=recipe.teacher is not None and isinstance(recipe.teacher.cache, TopKCache),
+        cache=recipe.teacher.cache.type if recipe.teacher else "none",
         recomputes=recipe.training.activation_checkpointing,
         placement=source.placement if source else "device",
         device_memory=bytes_of(source.device_memory) if source and source.device_memory else None,

@@ -30,7 +30,7 @@ def group_positions(pieces: int, dtype: torch.dtype) -> int:
 
     Of a group that is longer than a chunk the logits are computed twice.
     """
-    return chunk_positions(pieces, dtype) * 3 // 2
+    return max(1, chunk_bytes(dtype.itemsize, grouped=True) // (pieces * dtype.itemsize))
 
 
 def chunk_bytes(size: int, *, grouped: bool = False) -> int:
@@ -45,7 +45,7 @@ def strips(place: slice, pieces: int) -> Iterator[slice]:
 
 
 def even_parts(place: slice, size: int) -> Iterator[slice]:
-    """As few consecutive slices of at most `size` as can be, all about as long: heads are read anew for each."""
+    """As few consecutive slices of at most `size` as can be, all about as long, so that none is larger than need be."""
     length = max(1, place.stop - place.start)
     return parts(place, -(-length // -(-length // size)))
 

@@ -155,7 +155,7 @@ class TopKForm:
     def read(self, answers: Sequence[bytes], device: torch.device) -> Predicted:
         """See `Form`."""
         kept = read([unpack(answer, self.sketch) for answer in answers], self.sketch)
-        return Sketched(kept.to(device), self.placed.to(device))
+        return Sketched(kept.to(device), self.placed)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ class Judge:
     def judge(self, logits_nV: Tensor, place: slice, out_nV: Tensor | None) -> None:
         """Note the losses of a chunk, and write their gradient."""
         told_nV = self._told(place)
-        for strip in self._strips(place, logits_nV.shape[1]):
+        pieces = logits_nV.shape[1] if told_nV is None else max(logits_nV.shape[1], told_nV.shape[1])
+        for strip in self._strips(place, pieces):
             inside = _inside(strip, place)
             strip_nV = logits_nV[inside].to(self.dtype)
             grad_nV, student_nV = self._compare(strip_nV, strip, told_nV, place)

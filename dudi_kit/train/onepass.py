@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dudi_kit.models.head import Head, Predictions
-from dudi_kit.signals.chunks import chunk_positions, even_parts, group_positions, parts
+from dudi_kit.signals.chunks import even_parts, parts
 
 SLICE_ELEMENTS = 2**21
 """Weights whose gradient is added up at a time, where it is made in half precision and kept in fp32: few enough that
@@ -51,13 +51,13 @@ class Judge(Protocol):
         ...
 
 
-def loss_in_one_pass(student: Predictions, groups: Sequence[slice], judge: Judge) -> Tensor:
+def loss_in_one_pass(student: Predictions, groups: Sequence[slice], judge: Judge, size: int) -> Tensor:
     """The judge's loss, with its gradient to the student's rows and to its head's weights where they learn.
 
-    groups: consecutive slices that cover all positions.
+    groups: consecutive slices that cover all positions. size: positions of a chunk at most.
     """
     head = student.head or Head(student.rows.new_empty(0))
-    loss: Tensor = _OnePass.apply(student.rows, head.weight_VH, head.bias_V, student, groups, judge)  # type: ignore[no-untyped-call]
+    loss: Tensor = _OnePass.apply(student.rows, head.weight_VH, head.bias_V, student, groups, judge, size)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -71,10 +71,10 @@ class _OnePass(torch.autograd.Function):
         student: Predictions,
         groups: Sequence[slice],
         judge: Judge,
+        size: int,
     ) -> Tensor:
         learns = tuple(ctx.needs_input_grad[:3])
         ctx.gradient = _Gradient(student, learns)
-        size = (group_positions if judge.listens else chunk_positions)(student.pieces, student.dtype)
         for group in groups:
             chunks = list(even_parts(group, size))
             heard = logits_nV = None  # those of the group before leave their room
@@ -91,7 +91,7 @@ class _OnePass(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return *ctx.gradient.times(grad), None, None, None
+        return *ctx.gradient.times(grad), None, None, None, None
 
 
 class _Gradient:

@@ -26,7 +26,7 @@ from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.recipe.schema.signals import Signals, TokenSignal
 from dudi_kit.recipe.schema.verbalizer import Term
-from dudi_kit.signals.chunks import group_positions
+from dudi_kit.signals.chunks import chunk_positions, group_positions
 from dudi_kit.signals.divergences import at_least_fp32
 from dudi_kit.signals.result import SignalResult, Sums
 from dudi_kit.signals.spans import sum_spans
@@ -206,9 +206,10 @@ class Objective:
                 device=device,
                 dtype=at_least_fp32(student.dtype),
             )
-            size = group_positions(student.pieces, student.dtype)
+            pieces = max(student.pieces, told.predictions.pieces if told else 0)  # both sides' logits are there at once
+            size = (group_positions if judge.listens else chunk_positions)(pieces, student.dtype)
             groups = list(positions.groups(size)) if judge.listens else [slice(0, len(positions))]
-            loss = loss_in_one_pass(student, groups, judge)
+            loss = loss_in_one_pass(student, groups, judge, size)
         results = judge.results
         return Outcome(
             loss,

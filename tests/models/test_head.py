@@ -60,8 +60,7 @@ class Squares:
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("chunk", [2, 5, 100])
-def test_logits_and_gradients_are_those_of_the_model(monkeypatch: pytest.MonkeyPatch, name: str, chunk: int) -> None:
-    monkeypatch.setattr("dudi_kit.signals.chunks.CHUNK_BYTES", chunk * 61 * 8)
+def test_logits_and_gradients_are_those_of_the_model(name: str, chunk: int) -> None:
     model = model_of(name)
     own = model(input_ids=IDS).logits.flatten(0, 1)
     expected = (PULLS * own.square()).sum() / 2
@@ -74,7 +73,7 @@ def test_logits_and_gradients_are_those_of_the_model(monkeypatch: pytest.MonkeyP
     with open_head(model, form) as head:
         said = Predictions(seen[0].flatten(0, 1), head)
         torch.testing.assert_close(said.logits(slice(0, 12)), own.detach())
-        loss = 3 * loss_in_one_pass(said, [slice(0, 5), slice(5, 12)], Squares(head))
+        loss = 3 * loss_in_one_pass(said, [slice(0, 5), slice(5, 12)], Squares(head), chunk)
     torch.testing.assert_close(loss, 3 * expected)
     for found, gradient in zip(torch.autograd.grad(loss, parameters), gradients, strict=True):
         # transformers' norms go through fp32, whatever the dtype
@@ -82,11 +81,8 @@ def test_logits_and_gradients_are_those_of_the_model(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("length", "computed"), [(4, 1), (6, 1), (7, 4), (12, 4)])
-def test_logits_of_a_group_that_fits_into_a_chunk_are_computed_once(
-    monkeypatch: pytest.MonkeyPatch, length: int, computed: int
-) -> None:
-    """A chunk has six positions here, half as many again as without groups. Those of a longer group are heard first."""
-    monkeypatch.setattr("dudi_kit.signals.chunks.CHUNK_BYTES", 4 * 61 * 8)
+def test_logits_of_a_group_that_fits_into_a_chunk_are_computed_once(length: int, computed: int) -> None:
+    """A chunk has six positions here. Those of a longer group are heard first."""
     head, asked = Head(torch.randn(61, 16, dtype=torch.float64)), list[Place]()
 
     class Counting(Predictions):
@@ -97,7 +93,7 @@ def test_logits_of_a_group_that_fits_into_a_chunk_are_computed_once(
     said = Counting(torch.randn(length, 16, dtype=torch.float64), head)
     judge = Squares(head)
     assert judge.listens
-    loss_in_one_pass(said, [slice(0, length)], judge)
+    loss_in_one_pass(said, [slice(0, length)], judge, 6)
     assert len(asked) == computed
 
 
@@ -115,8 +111,7 @@ def test_a_head_that_does_something_else_is_not_taken_for_known() -> None:
     assert head_form(model) is None
 
 
-def test_the_sum_of_a_bf16_head_s_gradient_is_kept_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dudi_kit.signals.chunks.HALF_CHUNK_BYTES", 2 * 61)  # one position at a time
+def test_the_sum_of_a_bf16_head_s_gradient_is_kept_in_fp32() -> None:
     model = model_of("tied").bfloat16()
     form = head_form(model)
     assert form is not None
@@ -128,7 +123,7 @@ def test_the_sum_of_a_bf16_head_s_gradient_is_kept_in_fp32(monkeypatch: pytest.M
                 assert out_nV is not None
                 out_nV[:] = 1.0 if place.start == 0 else 2.0**-9  # lost one by one in bf16, beside 1
 
-        loss = loss_in_one_pass(Predictions(hidden, head), [slice(0, 12)], Even(head))
+        loss = loss_in_one_pass(Predictions(hidden, head), [slice(0, 12)], Even(head), 1)
         (gradient,) = torch.autograd.grad(loss, head.weight_VH)
     assert gradient.dtype is torch.bfloat16
     assert (gradient == torch.tensor(1 + 11 * 2.0**-9, dtype=torch.bfloat16)).all()

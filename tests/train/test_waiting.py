@@ -178,3 +178,12 @@ def test_numbers_are_sent_without_waiting(numbers):
         there = sent(numbers, META, torch.float64)
     assert (there.device, there.dtype) == (META, torch.float64)
     assert sent(there, META) is there
+
+
+def test_to_a_gpu_numbers_go_out_of_pinned_memory(monkeypatch):
+    """There is none here: what it is asked for stands in for it."""
+    asked: list[Any] = []
+    monkeypatch.setattr(Tensor, "pin_memory", lambda here: asked.append("pinned") or here)
+    monkeypatch.setattr(Tensor, "to", lambda here, device, non_blocking: asked.append((device, non_blocking)) or here)
+    sent([1, 2], torch.device("cuda:1"))
+    assert asked == ["pinned", (torch.device("cuda:1"), True)]
