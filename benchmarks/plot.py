@@ -31,7 +31,7 @@ def loss_memory(axes: Any, cells: Cells) -> None:
     found = _grouped(
         cells, r"memory: ([\d,]+) pieces, [\d,]+ tokens, fp32, JSD ½, (.+)", lambda cell: cell["bytes"] / 1e6
     )
-    _bars(axes, found, "MB")
+    _bars(axes, dict(sorted(found.items(), key=lambda item: int(item[0].replace(",", "")))), "MB")
     axes.set(title="Peak of the loss stage\nfp32, JSD ½", xlabel="pieces", yscale="log")
 
 
@@ -40,13 +40,13 @@ def loss_tokens(axes: Any, cells: Cells) -> None:
     points = sorted(
         (_number(name, r"(\d[\d,]*) tokens"), cell["seconds"]["ours"])
         for name, cell in cells.items()
-        if name.startswith("along tokens, responses of")
+        if name.startswith("along tokens, 8 responses")
     )
     tokens, seconds = zip(*points, strict=True)
     slope, intercept, r2 = line_through(tokens, seconds)
     axes.plot(tokens, seconds, "ko", label="measured")
     axes.plot(tokens, [intercept + slope * n for n in tokens], "k--", label=f"line, R² = {r2:.4f}")
-    axes.set(title="Time of the loss stage", xlabel="tokens", ylabel="seconds", ylim=(0, None))
+    axes.set(title="Time of the loss stage\n8 responses that grow", xlabel="tokens", ylabel="seconds", ylim=(0, None))
     axes.legend(frameon=False)
 
 
@@ -86,7 +86,7 @@ def scaling(axes: Any, cells: Cells) -> None:
 
 PANELS: dict[Callable[[Any, Cells], None], tuple[str, str]] = {
     loss_memory: ("loss", "memory: "),
-    loss_tokens: ("loss", "along tokens, responses of"),
+    loss_tokens: ("loss", "along tokens, 8 responses"),
     steps: ("step", "time: "),
     scaling: ("scaling", "step: "),
 }
@@ -112,7 +112,7 @@ def _bars(axes: Any, found: Mapping[str, Mapping[str, float]], unit: str) -> Non
         axes.bar(at, values, width, label=way, color=shade, edgecolor="black", hatch=HATCHES[i % len(HATCHES)])
     axes.set_xticks(range(len(found)), list(found))
     axes.set_ylabel(unit)
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
 
 
 def _number(name: str, pattern: str) -> int:
@@ -131,7 +131,7 @@ def main(folder: Path) -> None:
     ]
     if not drawn:
         raise SystemExit(f"no results in {folder}: call loss.py, step.py or scaling.py first")
-    figure, axes = plt.subplots(1, len(drawn), figsize=(5 * len(drawn), 4.2), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(drawn), figsize=(5 * len(drawn), 5), squeeze=False, layout="constrained")
     for place, (panel, of) in zip(axes[0], drawn, strict=True):
         panel(place, of)
     for kind in ("svg", "png"):
