@@ -88,15 +88,16 @@ def placed(model: Any) -> Any:
     return there
 
 
-def step(objective: Objective, asked: Models, pairs: list[Pair]) -> None:
-    """As the loop does it from the counts on, with what it notes for its log."""
+def waits_in_a_step(objective: Objective, asked: Models, pairs: list[Pair]) -> int:
+    """How often, as the loop does it from the counts on, with what it notes for its log."""
     counts = {name: torch.ones((), dtype=torch.float64, device=META) for name in objective.weights}
     window = Window(["id"], META)
-    with never_waiting(), ExitStack() as until_backward:
+    with Makings() as makings, Copies() as copies, ExitStack() as until_backward:
         outcome = objective(asked, pairs, counts, until_backward)
         outcome.loss.backward()
         for name, result in outcome.results.items():
             window.add_signal(name, result, ["id"] * len(pairs), ["none"] * len(pairs))
+    return copies.waiting + makings.waiting
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +114,14 @@ def test_all_signals(there, few, packing, monkeypatch):
     # transformers looks whether rows share a line
     monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda at_BT: (at_BT == 0).cumsum(-1))
     options = {"few": few, "packing": packing}
-    step(Objective(settings(WHOLE), padding=Padding(PAD, PAD), pieces=PIECES, **options), there, ROWS)
+    objective = Objective(settings(WHOLE), padding=Padding(PAD, PAD), pieces=PIECES, **options)
+    assert waits_in_a_step(objective, there, ROWS) == 0
 
 
 def test_label_words(there):
     rows = [each._replace(row=replace(each.row, labels=LABELS)) for each in ROWS]
     objective = Objective(settings(WHOLE), padding=Padding(PAD, PAD), pieces=PIECES, with_labels=True)
-    step(objective, there, rows)
+    assert waits_in_a_step(objective, there, rows) == 0
 
 
 @pytest.mark.parametrize("cache", [HIDDEN, TOP_K], ids=["hidden", "top_k"])
@@ -135,7 +137,8 @@ def test_answers_that_are_kept(there, cache, tmp_path: Path):
     learned(models(), asked)  # they are written once, and that waits
     asked.write()
     kept = keeping(META)
-    step(Objective(settings(WHOLE), padding=Padding(PAD, PAD), pieces=PIECES, keeping=kept), there, ROWS)
+    objective = Objective(settings(WHOLE), padding=Padding(PAD, PAD), pieces=PIECES, keeping=kept)
+    assert waits_in_a_step(objective, there, ROWS) == 0
 
 
 @pytest.mark.parametrize("mapping", ["remap", "align"])
@@ -152,7 +155,7 @@ def test_two_vocabularies(mapping):
     pairs = [bench._pair(i, row, joint, objective) for i, row in enumerate(TEXTS)]
     asked = Models(placed(bench.models.student), placed(bench.models.teacher), None)
     objective(asked, pairs, objective.counts(pairs))  # sends the tables of the mapping, once in a run
-    step(objective, asked, pairs)
+    assert waits_in_a_step(objective, asked, pairs) == 0
 
 
 @pytest.mark.parametrize(
