@@ -6,7 +6,7 @@ again that one of the processes has asked for since, with each checkpoint and at
 another one knows. Which rows those are, each process can tell from the order of the rows alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -189,6 +189,11 @@ class Keeping:
             self.write()
         self._since.update(numbers)
         return again and self.needs_no_teacher()
+
+    def expect(self, rows: Iterable[Row]) -> None:
+        """Rows that this process reads in the next step: their answers are read ahead while this one is computed."""
+        if self.teacher is not None:
+            self.teacher.store.expect(map(teacher_key, rows))
 
     def write(self) -> None:
         """Every process writes what it alone knows, and reads what others wrote."""

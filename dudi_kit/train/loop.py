@@ -134,6 +134,8 @@ class Loop:
         clock = self.around.clock
         with clock("data"):
             rows = self._share(step)
+            if self.keeping is not None and step + 1 < self.plan.steps:
+                self.keeping.expect(self._share(step + 1))
         self._let_teacher_go(step)
         objective = self.objective if step % self.recipe.rollouts.every == 0 else self.between
         rollouts = self._rollouts(rows, step) if objective.needs_rollouts else [None] * len(rows)

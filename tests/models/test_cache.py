@@ -1,6 +1,8 @@
 """Frozen answers on disk: what is read is what was written, near what was said, and never of anything else."""
 
 import math
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -292,3 +294,44 @@ def test_an_empty_shard_is_damaged_and_a_full_disk_is_no_bug(tmp_path: Path) -> 
         Shard(tmp_path / "x.shard")
     with pytest.raises(EnvironmentLack, match="can't write"):
         write_shard(tmp_path / "gone" / "x.shard", [])
+
+
+def is_in_memory(file: Path, place: slice) -> bool:
+    """Whether the system can read this part without the disk."""
+    with file.open("rb") as opened:
+        room = bytearray(place.stop - place.start)
+        try:
+            return os.preadv(opened.fileno(), [room], place.start, os.RWF_NOWAIT) == len(room)
+        except BlockingIOError:
+            return False
+
+
+def test_an_answer_that_is_expected_is_read_from_the_disk_ahead(tmp_path: Path) -> None:
+    store, answer = Store(tmp_path, SUBJECT), b"a" * 2**20
+    for name in "abc":
+        store.put(key_of(name), answer)
+    store.flush()
+    (file,) = tmp_path.glob("*.shard")
+    last = slice(file.stat().st_size - len(answer) // 2, file.stat().st_size)
+    try:
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        forgotten = not is_in_memory(file, last)
+    except OSError as error:
+        pytest.skip(f"this file system does not say what it has in memory: {error}")
+    if not forgotten:
+        pytest.skip("this file system keeps in memory what it was told to forget")
+    store.expect([key_of("unknown"), key_of("c")])
+    late = time.monotonic() + 60
+    while not is_in_memory(file, last):
+        assert time.monotonic() < late, "nobody read it"
+        time.sleep(0.01)
+    assert store[key_of("c")] == answer
+
+
+def test_an_empty_answer_can_be_expected(tmp_path: Path) -> None:
+    store = Store(tmp_path, SUBJECT)
+    store.put(key_of("nothing"), b"")
+    store.flush()
+    store.expect([key_of("nothing")])
+    assert store[key_of("nothing")] == b""

@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,8 +34,8 @@ from dudi_kit.train.step import Models, Objective, Padding
 from dudi_kit.verbalizer.vocabulary.alignment import Alignment
 from dudi_kit.verbalizer.vocabulary.reading import Reading
 from tests.small import ROWS as TEXTS
+from tests.train.bench import ENVIRONMENT, Bench, metrics, weights
 from tests.train.bench import ROWS as ROWS_OF_A_BENCH
-from tests.train.bench import Bench, metrics, weights
 from tests.train.test_facing import Coarse
 from tests.train.test_label_words import LABELS
 from tests.train.test_objective_gradient import (
@@ -253,6 +256,18 @@ def test_the_plan_of_another_run_finds_the_answers_and_loads_no_teacher(kept: Ke
     with_teacher = read_plan(kept.live)
     assert planned.memory.chosen.phases["backward"].get("teacher", 0) == 0
     assert with_teacher.memory.chosen.phases["backward"]["teacher"] > 0
+
+
+def test_the_answers_of_the_next_step_are_read_ahead(bench: Bench) -> None:
+    run = bench.plan("kept-ahead", **KEPT)
+    words = [sys.executable, "-m", "tests.train.ahead", str(run.path)]
+    ended = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    steps = json.loads(ended.stdout.splitlines()[-1])
+    assert [len(step["read"]) for step in steps] == [8] * 5
+    for this, following in pairwise(steps):
+        assert set(this["expected"]) == set(following["read"])
+    assert steps[-1]["expected"] == []
 
 
 def test_nothing_of_another_template_tokenizer_dtype_or_weights_is_found(kept: Kept) -> None:

@@ -8,6 +8,7 @@
 Numbers are little-endian. An answer is some bytes, of which nothing is known here.
 """
 
+import mmap
 import os
 import platform
 import zlib
@@ -70,7 +71,8 @@ class Shard:
         """RunDirectoryError: the file is damaged. EnvironmentLack: it can't be read."""
         self.path = path
         try:
-            self._bytes: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError as error:  # an empty file can't be mapped
             raise self._damaged("it is empty") from error
         except PermissionError as error:
@@ -80,20 +82,20 @@ class Shard:
         except OSError as error:
             raise EnvironmentLack(f"can't read {path}: {error.strerror or error}") from error
         table_end = self._check_head()
-        self._table = np.frombuffer(self._bytes[_HEAD.itemsize : table_end].tobytes(), dtype=_TABLE)
+        self._table = np.frombuffer(self._map[_HEAD.itemsize : table_end], dtype=_TABLE)
         self._first = table_end + _CHECKSUM.itemsize
         length = self._first + int(self._table["end"][-1])
-        if len(self._bytes) != length:
-            raise self._damaged(f"it has {len(self._bytes):,} bytes and should have {length:,}")
+        if len(self._map) != length:
+            raise self._damaged(f"it has {len(self._map):,} bytes and should have {length:,}")
 
     def _check_head(self) -> int:
         """Where the table ends."""
-        head = np.frombuffer(self._bytes[: _HEAD.itemsize].tobytes().ljust(_HEAD.itemsize, b"\0"), dtype=_HEAD)[0]
+        head = np.frombuffer(self._map[: _HEAD.itemsize].ljust(_HEAD.itemsize, b"\0"), dtype=_HEAD)[0]
         if head["magic"] != MAGIC or head["version"] != VERSION:
             raise self._damaged(f"it does not begin as a shard of version {VERSION} does")
         end = _HEAD.itemsize + int(head["rows"]) * _TABLE.itemsize
-        found = self._bytes[end : end + _CHECKSUM.itemsize].tobytes()
-        if found != np.array([zlib.crc32(self._bytes[:end].tobytes())], dtype=_CHECKSUM).tobytes():
+        found = self._map[end : end + _CHECKSUM.itemsize]
+        if found != np.array([zlib.crc32(self._map[:end])], dtype=_CHECKSUM).tobytes():
             raise self._damaged("its table of rows was changed or cut")
         return end
 
@@ -105,11 +107,21 @@ class Shard:
 
     def answer(self, row: int) -> bytes:
         """RunDirectoryError: it is not what was written."""
-        start = int(self._table["end"][row - 1]) if row else 0
-        found = self._bytes[self._first + start : self._first + int(self._table["end"][row])].tobytes()
+        found = self._map[self._place(row)]
         if zlib.crc32(found) != self._table["checksum"][row]:
             raise self._damaged(f"answer {row + 1:,} of {len(self._table):,} was changed")
         return found
+
+    def expect(self, row: int) -> None:
+        """Have the system read the answer from the disk while we do something else."""
+        place = self._place(row)
+        page = place.start - place.start % mmap.PAGESIZE
+        if place.stop > place.start:
+            self._map.madvise(mmap.MADV_WILLNEED, page, place.stop - page)
+
+    def _place(self, row: int) -> slice:
+        start = int(self._table["end"][row - 1]) if row else 0
+        return slice(self._first + start, self._first + int(self._table["end"][row]))
 
     def _damaged(self, how: str) -> RunDirectoryError:
         return RunDirectoryError(

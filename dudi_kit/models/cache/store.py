@@ -80,6 +80,12 @@ class Store:
             raise KeyError(key)
         return list(self._shards.values())[place[0]].answer(place[1])
 
+    def expect(self, keys: Iterable[bytes]) -> None:
+        """These will be asked for soon: what lies on a slow disk is read meanwhile. Unknown keys are left out."""
+        shards = list(self._shards.values())
+        for place in filter(None, map(self._place, keys)):
+            shards[place[0]].expect(place[1])
+
     def answers(self) -> Iterator[bytes]:
         """All that are on disk."""
         for shard in self._shards.values():
