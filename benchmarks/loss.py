@@ -42,6 +42,7 @@ from dudi_kit.signals.chunks import chunk_positions, group_positions
 from dudi_kit.signals.divergences import Divergence, forward_kl, jsd, reverse_kl
 from dudi_kit.signals.token import OverPieces
 from dudi_kit.train.facing import facing
+from dudi_kit.train.heap import keep_heap
 from dudi_kit.train.judging import Judge
 from dudi_kit.train.likelihoods import Likelihoods
 from dudi_kit.train.onepass import loss_in_one_pass
@@ -223,6 +224,7 @@ BOUND = ["ours", "full logits"]
 
 def measured(cell: Mapping[str, Any]) -> dict[str, Any]:
     """In a process of its own: the peak of one way, or the times of several."""
+    keep_heap()  # as training does; all ways gain by it
     stage = stage_of(cell)
     if cell["of"] == "memory":
         warm = stage_of(cell | {"pieces": 64})  # what libraries hold from their first call on is not the stage's

@@ -27,6 +27,7 @@ from dudi_kit.data.batches import Batch, join, pack  # noqa: E402
 from dudi_kit.models.generation import Continuation  # noqa: E402
 from dudi_kit.plan.rows import Row  # noqa: E402
 from dudi_kit.recipe.schema.signals import Signals  # noqa: E402
+from dudi_kit.train.heap import keep_heap  # noqa: E402
 from dudi_kit.train.step import Models, Objective, Padding, Pair  # noqa: E402
 
 PIECES, ROWS, TIMES = 32_000, 16, 5
@@ -77,6 +78,7 @@ def padded_share(batch: Batch) -> float:
 
 
 def main() -> None:
+    keep_heap()  # as training does
     torch.manual_seed(0)
     student, reference, teacher = model(512), model(512).eval(), model(768).eval()
     models = Models(student, teacher.requires_grad_(False), reference.requires_grad_(False))

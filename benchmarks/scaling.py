@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.measure import HERE, Results, arguments, begin, by_turns, line_through, medians, table
+from dudi_kit.train.heap import keep_heap
 
 BASE: dict[str, Any] = {"layers": 4, "hidden": 256, "pieces": 32_000, "rounds": 5, "teacher": (4, 512)}
 TINY: dict[str, Any] = {
@@ -48,6 +49,7 @@ def timed_step(cell: Mapping[str, Any]) -> dict[str, Any]:
     """One shape."""
     from benchmarks.step import World, steps
 
+    keep_heap()  # as training does
     world = World(cell["shape"])
     seconds = by_turns({"step": steps(world)["ours, all three"]}, world.shape["rounds"])
     return {"seconds": medians(seconds)["step"], "rounds": seconds}

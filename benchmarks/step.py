@@ -39,6 +39,7 @@ from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.cache import TopKCache
 from dudi_kit.recipe.schema.rollouts import Rollouts
 from dudi_kit.recipe.schema.signals import Signals
+from dudi_kit.train.heap import keep_heap
 from dudi_kit.train.keeping import Keeping, ReferenceAnswers, TeacherAnswers
 from dudi_kit.train.rollouts import OwnSampler
 from dudi_kit.train.step import Models, Objective, Padding
@@ -266,6 +267,7 @@ def bare(world: World, which: str) -> None:
 
 def measured(cell: Mapping[str, Any]) -> dict[str, Any]:
     """In a process of its own: times of all, or the peak of one step."""
+    keep_heap()  # as training does; TRL's step and the bare passes gain by it too
     world = World(cell["shape"])
     ways = steps(world)
     if cell["of"] == "time":

@@ -49,6 +49,20 @@ class Head:
         return grad_NV.mul_(self.scale) if self.scale != 1 else grad_NV
 
 
+class Room:
+    """Memory that serves call after call: pages that are new to the process cost more than what is written there."""
+
+    def __init__(self) -> None:
+        self._held: Tensor | None = None
+
+    def of(self, rows: int, pieces: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """[rows, pieces], of any content; valid until the next call. A caller asks for one kind alone."""
+        if self._held is None or len(self._held) < rows:
+            self._held = None  # before there is more, so that both are not there at once
+            self._held = torch.empty(rows, pieces, dtype=dtype, device=device)
+        return self._held[:rows]
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What a model predicts at N positions: hidden states and the head that reads them, or logits that are there."""
@@ -57,7 +71,7 @@ class Predictions:
     """[N, H], or [N, V] where there is no head."""
 
     head: Head | None = None
-    _room: list[Tensor] = field(default_factory=list, compare=False, repr=False)
+    _room: Room = field(default_factory=Room, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,14 +92,8 @@ class Predictions:
         return self.rows.device
 
     def logits(self, place: Place) -> Tensor:
-        """[n, V] at these positions, detached. With a head, valid until the next call; without, not to be changed.
-
-        The same memory serves every call: pages that are new to the process cost more than the product.
-        """
+        """[n, V] at these positions, detached. With a head, valid until the next call; without, not to be changed."""
         rows = at(self.rows.detach(), place)
         if self.head is None:
             return rows
-        if not self._room or len(self._room[0]) < len(rows):
-            self._room.clear()  # before there is more, so that both are not there at once
-            self._room.append(rows.new_empty(len(rows), self.pieces))
-        return self.head.logits(rows, self._room[0][: len(rows)])
+        return self.head.logits(rows, self._room.of(len(rows), self.pieces, self.dtype, self.device))

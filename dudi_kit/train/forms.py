@@ -4,7 +4,7 @@ Shape suffixes: N positions, n some of them, V vocabulary, H hidden.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from dudi_kit.data.sending import sent
 from dudi_kit.errors import ModelError
 from dudi_kit.models.cache.beside import load_beside, save_beside
-from dudi_kit.models.cache.kept import Kept, joined, keep, read, told, unpack
+from dudi_kit.models.cache.kept import Kept, fit_, joined, keep, read, unpack
 from dudi_kit.models.cache.sketch import Sketch, load_sketch, make_sketch, save_sketch
-from dudi_kit.models.head import Head, Place, Predictions
+from dudi_kit.models.head import Head, Place, Predictions, Room
 from dudi_kit.models.head_form import head_form, open_head
 from dudi_kit.recipe.schema.cache import HiddenCache, TeacherCache, TopKCache
-from dudi_kit.signals.chunks import chunk_positions, parts
+from dudi_kit.signals.chunks import chunk_positions, parts, strips
 from dudi_kit.train.positions import Positions
 
 HEAD = "head"
@@ -57,6 +57,7 @@ class Sketched:
     kept: Kept
     sketch: Sketch
     dtype: torch.dtype = torch.float32
+    _room: Room = field(default_factory=Room, compare=False, repr=False)
 
     @property
     def pieces(self) -> int:
@@ -69,8 +70,13 @@ class Sketched:
         return self.kept.rest_N.device
 
     def logits(self, place: Place) -> Tensor:
-        """[n, V] at these positions, normalised."""
-        return told(self.kept.some(place), self.sketch)
+        """[n, V] at these positions, normalised; valid until the next call."""
+        kept = self.kept.some(place)
+        logits_nV = self._room.of(len(kept.rest_N), self.pieces, self.dtype, self.device)
+        self.sketch.logits(kept.coefficients_NR, logits_nV)
+        for strip in strips(slice(0, len(logits_nV)), self.pieces):
+            fit_(logits_nV[strip], kept.some(strip))
+        return logits_nV
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class Patched:
     """… and its number there."""
 
     dtype: torch.dtype
+    _room: Room = field(default_factory=Room, compare=False, repr=False)
 
     @property
     def pieces(self) -> int:
@@ -97,13 +104,17 @@ class Patched:
         return self.sources[0].device
 
     def logits(self, place: Place) -> Tensor:
-        """[n, V] at these positions."""
+        """[n, V] at these positions; valid until the next call."""
         source_n, number_n = self.source_N[place], self.number_N[place]
-        logits_nV = torch.empty(len(source_n), self.pieces, dtype=self.dtype, device=self.device)
+        logits_nV = self._room.of(len(source_n), self.pieces, self.dtype, self.device)
         for i, source in enumerate(self.sources):
             (at,) = np.nonzero(source_n == i)
-            if len(at):
-                logits_nV[sent(at, self.device)] = source.logits(number_n[at]).to(self.dtype)
+            if not len(at):
+                continue
+            said_mV, begin = source.logits(number_n[at]), 0
+            for run in np.split(at, np.flatnonzero(np.diff(at) != 1) + 1):  # rows by number would take two more copies
+                logits_nV[run[0] : run[-1] + 1] = said_mV[begin : begin + len(run)]
+                begin += len(run)
         return logits_nV
 
 

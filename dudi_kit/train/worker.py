@@ -35,6 +35,7 @@ from dudi_kit.train.cutting import cut_student
 from dudi_kit.train.determinism import determinism
 from dudi_kit.train.during import Scorer, Watch, told_best
 from dudi_kit.train.engine import leave_process_group, start_accelerator
+from dudi_kit.train.heap import keep_heap
 from dudi_kit.train.heartbeat import Heartbeat
 from dudi_kit.train.launch import LOST
 from dudi_kit.train.loop import Loop
@@ -164,6 +165,7 @@ def best_before_last(loop: Loop, say: Callable[[str], None]) -> Path | None:
 def main(arguments: list[str], make_scorer: MakeScorer) -> int:
     """Exit code of one process. The reason of a failure goes to stderr and, below the code, to logs/rank-N.log."""
     run = RunDir(Path(arguments[0]))
+    keep_heap()
     torch.set_float32_matmul_precision("highest")
     try:
         train(run, make_scorer, resume="--resume" in arguments, profile="--profile" in arguments)

@@ -149,10 +149,10 @@ def test_the_teacher_s_chunk_has_the_student_s_positions() -> None:
     shape, rows = replace(SHAPE, vocabulary=2**20, hidden=64), INPUTS._replace(rows=20)
     job = replace(JOB, student=shape, teacher=shape, precision="bf16", signals=frozenset({"off_policy"}))
     assert chunks(replace(job, teacher_dtype="fp32"), rows) == 3 * HALF_CHUNK_BYTES
-    assert chunks(replace(job, cache="top_k"), rows) == (1 + 2 * 2) * HALF_CHUNK_BYTES
+    assert chunks(replace(job, cache="top_k"), rows) == (1 + 2) * HALF_CHUNK_BYTES
     both = replace(job, cache="top_k", signals=frozenset({"off_policy", "on_policy"}))
-    assert chunks(both, rows) == (1 + 2 * 3) * HALF_CHUNK_BYTES
-    assert chunks(replace(both, cache="hidden"), rows) == (1 + 2) * HALF_CHUNK_BYTES
+    assert chunks(both, rows) == (1 + 2 + 1 + 2) * HALF_CHUNK_BYTES  # kept, live, and put together
+    assert chunks(replace(both, cache="hidden"), rows) == (1 + 1 + 1 + 1) * HALF_CHUNK_BYTES
 
 
 def test_a_chunk_is_as_long_as_the_larger_vocabulary_allows() -> None:

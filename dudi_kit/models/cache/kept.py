@@ -70,14 +70,19 @@ class Kept(NamedTuple):
 
 @torch.no_grad()
 def told(kept: Kept, sketch: Sketch) -> Tensor:
-    """log T̂ of every piece: [N, V], fp32.
+    """log T̂ of every piece: [N, V], fp32."""
+    return fit_(sketch.logits(kept.coefficients_NR), kept)
+
+
+@torch.no_grad()
+def fit_(logits_NV: Tensor, kept: Kept) -> Tensor:
+    """What is sketched of these positions → log T̂, in place.
 
     No piece of the rest was likelier than the kept ones, the response's own aside, of which it is not known whether it
     is one of the likeliest: so than the last but one. What the sketch has beyond that is shared out among the others.
     """
-    logits_NV, pieces_NK = sketch.logits(kept.coefficients_NR), kept.pieces_NK.long()
+    pieces_NK, rest_N1 = kept.pieces_NK.long(), kept.rest_N.unsqueeze(-1)
     logits_NV.scatter_(-1, pieces_NK, -torch.inf)
-    rest_N1 = kept.rest_N.unsqueeze(-1)
     logits_NV += rest_N1 - logits_NV.logsumexp(-1, keepdim=True)
     torch.minimum(logits_NV, kept.ceiling_N.unsqueeze(-1), out=logits_NV)
     logits_NV += rest_N1 - logits_NV.logsumexp(-1, keepdim=True)

@@ -70,9 +70,9 @@ class Sketch(NamedTuple):
         return found_NR.round().long().clamp(-most_R, most_R)
 
     @torch.no_grad()
-    def logits(self, coefficients_NR: Tensor) -> Tensor:
-        """Approximate logits, up to a constant of each position: [N, V], fp32."""
-        return torch.addmm(self.mean_V, coefficients_NR.float(), self.components_VR.T)
+    def logits(self, coefficients_NR: Tensor, out_NV: Tensor | None = None) -> Tensor:
+        """Approximate logits, up to a constant of each position: [N, V], fp32; in `out_NV` where that is given."""
+        return torch.addmm(self.mean_V, coefficients_NR.float(), self.components_VR.T, out=out_NV)
 
 
 @torch.no_grad()
