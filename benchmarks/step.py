@@ -57,7 +57,7 @@ SIGNALS: dict[str, dict[str, Any]] = {
 SHAPES: dict[str, dict[str, Any]] = {
     "8 × 512, V = 151,936": {"layers": 8, "hidden": 512, "pieces": 151_936, "rounds": 5},
     "8 × 512, V = 32,000": {"layers": 8, "hidden": 512, "pieces": 32_000, "rounds": 5},
-    "24 × 896, V = 151,936": {"layers": 24, "hidden": 896, "wide": 4864, "heads": 14, "pieces": 151_936, "rounds": 3},
+    "24 × 896, V = 151,936": {"layers": 24, "hidden": 896, "wide": 4864, "heads": 14, "pieces": 151_936, "rounds": 5},
 }
 """Students; the teacher has 16 layers of 1,024."""
 
