@@ -63,7 +63,7 @@ class Mixture:
         if epoch not in self._epochs:
             picks = [self._picks(i, group, epoch) for i, group in enumerate(self._members)]
             order: list[int] = self._random(ORDER, epoch).permutation(np.concatenate(picks)).tolist()
-            # Two epochs are enough: steps ask for one after the other.
+            # Two epochs are enough: a step and the next one, which is looked at ahead, seldom touch a third.
             self._epochs = {**dict(list(self._epochs.items())[-1:]), epoch: order}
         return self._epochs[epoch]
 

@@ -51,20 +51,22 @@ def chunks(job: Job, inputs: Inputs) -> int:
     if job.teacher is None or not theirs:
         return found
     each = _told_bytes(job, whole=is_whole(job.teacher, theirs))
+    if job.spans:  # the log-probabilities of its own tokens come first, in chunks of its own size
+        own = BYTES[job.teacher_dtype]
+        positions = max(positions, chunk_bytes(own) // (job.teacher.vocabulary * own))
     return found + min(positions, theirs) * job.teacher.vocabulary * each
 
 
 def _told_bytes(job: Job, *, whole: bool) -> int:
     """Of one of the teacher's logits while a chunk is judged. whole: what it says live is there anyway.
 
-    What was sketched of it comes in fp32; what is kept is put together with what is live.
+    What was sketched of it comes in fp32. What is kept is put together with a copy of what is live.
     """
     own = BYTES[job.teacher_dtype]
-    live = 0 if whole else own
     if job.cache == "none":
-        return live
+        return 0 if whole else own
     kept = {"hidden": own, "top_k": FP32}[job.cache]
-    return kept if job.teacher_terms == 1 else kept + live + max(kept, own)
+    return kept if job.teacher_terms == 1 else kept + own + max(kept, own)
 
 
 def widest(job: Job) -> int:

@@ -149,8 +149,8 @@ def _mixture(d: Both, teacher_share: float) -> Tensor:
     return mixture.clamp_(min=torch.finfo(mixture.dtype).tiny)
 
 
-def entropy(distribution: Tensor, log_distribution: Tensor) -> Tensor:
-    """H(p) = −Σ p·log p in nats; [..., V] twice → [...]. `log_distribution` is used up."""
+def entropy_(log_distribution: Tensor, distribution: Tensor) -> Tensor:
+    """H(p) = −Σ p·log p in nats; [..., V] twice → [...]. The logarithm is used up."""
     # Into memory that is there already. As a product of a row and a column MKL takes seventeen times as long.
     return -log_distribution.mul_(distribution).sum(-1)
 

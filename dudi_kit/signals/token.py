@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dudi_kit.signals.divergences import Both, Divergence, at_least_fp32, both, entropy, reverse_kl
+from dudi_kit.signals.divergences import Both, Divergence, at_least_fp32, both, entropy_, reverse_kl
 from dudi_kit.signals.meeting import Meet
 
 TOP = 10
@@ -115,7 +115,7 @@ def _observed(student_nV: Tensor, told_nV: Tensor, d: Both, reverse_kl_n: Tensor
     shared_n = (student_nV.gather(-1, theirs) >= least_n1).to(kinds).mean(-1)
     agrees_n = (mine[:, 0] == theirs[:, 0]).to(kinds)
     kl_n = reverse_kl.pulled(d)[0] if reverse_kl_n is None else reverse_kl_n
-    return torch.stack([agrees_n, shared_n, entropy(d.teacher, d.log_teacher), kl_n], dim=-1)
+    return torch.stack([agrees_n, shared_n, entropy_(d.log_teacher, d.teacher), kl_n], dim=-1)
 
 
 def _likeliest(logits_nV: Tensor, top: int) -> Tensor:

@@ -111,8 +111,9 @@ class Patched:
             (at,) = np.nonzero(source_n == i)
             if not len(at):
                 continue
+            # Run by run: a place by number would first make a copy in the new dtype.
             said_mV, begin = source.logits(number_n[at]), 0
-            for run in np.split(at, np.flatnonzero(np.diff(at) != 1) + 1):  # rows by number would take two more copies
+            for run in np.split(at, np.flatnonzero(np.diff(at) != 1) + 1):
                 logits_nV[run[0] : run[-1] + 1] = said_mV[begin : begin + len(run)]
                 begin += len(run)
         return logits_nV

@@ -32,6 +32,7 @@ from dudi_kit.signals.result import SignalResult
 from dudi_kit.train.during import LEFT, NOT_SCORED, Scored, at_rest, forget_scores, scored_together
 from dudi_kit.train.engine import Student, backward, set_learning_rate
 from dudi_kit.train.gradients import SignalGradients
+from dudi_kit.train.heap import give_back
 from dudi_kit.train.keeping import Keeping
 from dudi_kit.train.metrics import Window, append_line, cut_after
 from dudi_kit.train.micro_batches import batched, by_length
@@ -134,9 +135,9 @@ class Loop:
         clock = self.around.clock
         with clock("data"):
             rows = self._share(step)
-            if self.keeping is not None and step + 1 < self.plan.steps:
-                self.keeping.expect(self._share(step + 1))
         self._let_teacher_go(step)
+        if self.keeping is not None and step + 1 < self.plan.steps:
+            self.keeping.expect(self._share(step + 1))
         objective = self.objective if step % self.recipe.rollouts.every == 0 else self.between
         rollouts = self._rollouts(rows, step) if objective.needs_rollouts else [None] * len(rows)
         with clock("data"):
@@ -168,6 +169,7 @@ class Loop:
             self.models = self.models._replace(teacher=None)
             if self.accelerator.device.type == "cuda":
                 torch.cuda.empty_cache()
+            give_back()
 
     def _rollouts(self, rows: Sequence[Row], step: int) -> list[Continuation]:
         leaves = self._left_when_asked if self.sampler.may_be_left else nullcontext

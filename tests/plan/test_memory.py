@@ -22,7 +22,7 @@ from dudi_kit.plan.memory import (
     teacher_bytes,
 )
 from dudi_kit.plan.shape import ModelShape, shape_of
-from dudi_kit.signals.chunks import HALF_CHUNK_BYTES, STRIP_ELEMENTS
+from dudi_kit.signals.chunks import CHUNK_BYTES, HALF_CHUNK_BYTES, STRIP_ELEMENTS
 
 P = 1000
 SHAPE = ModelShape(
@@ -153,6 +153,8 @@ def test_the_teacher_s_chunk_has_the_student_s_positions() -> None:
     both = replace(job, cache="top_k", signals=frozenset({"off_policy", "on_policy"}))
     assert chunks(both, rows) == (1 + 2 + 1 + 2) * HALF_CHUNK_BYTES  # kept, live, and put together
     assert chunks(replace(both, cache="hidden"), rows) == (1 + 1 + 1 + 1) * HALF_CHUNK_BYTES
+    spans = replace(job, precision="fp32", spans=True)
+    assert chunks(spans, rows) == CHUNK_BYTES * 3 // 2 + HALF_CHUNK_BYTES  # its own tokens are read before
 
 
 def test_a_chunk_is_as_long_as_the_larger_vocabulary_allows() -> None:

@@ -175,6 +175,32 @@ def test_kept_pieces_teach_within_the_error_that_is_stated(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("cache", [HIDDEN, TOP_K], ids=lambda cache: cache.type)
+@pytest.mark.parametrize(("chunk", "strip"), [(3, 1), (10, 2), (64, 1)])
+def test_chunks_and_strips_of_any_size_change_nothing_of_what_is_kept(
+    cache: Any, chunk: int, strip: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = keeping(tmp_path, models().teacher, ROWS, cache)
+    loss, gradient = learned(models(), kept)
+    monkeypatch.setattr("dudi_kit.signals.chunks.CHUNK_BYTES", chunk * PIECES * 8)
+    monkeypatch.setattr("dudi_kit.signals.chunks.STRIP_ELEMENTS", strip * PIECES)
+    found, again = learned(models(), kept)
+    torch.testing.assert_close(found, loss, rtol=1e-6, atol=0)
+    for name, expected in gradient.items():
+        torch.testing.assert_close(again[name], expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
+
+
+def test_what_was_sketched_is_told_alike_from_any_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = keeping(tmp_path, models().teacher, ROWS, TOP_K).teacher
+    assert answers is not None
+    answers.ask(models().teacher, ROWS)
+    whole = answers.predicted(ROWS).logits(slice(0, 9)).clone()
+    monkeypatch.setattr("dudi_kit.signals.chunks.STRIP_ELEMENTS", 2 * TEACHER_ROWS)
+    told = answers.predicted(ROWS)
+    for place in (slice(3, 5), slice(0, 9), np.array([8, 0, 3]), slice(7, 9)):  # the memory grows once, and is reused
+        torch.testing.assert_close(told.logits(place), whole[place])
+
+
+@pytest.mark.parametrize("cache", [HIDDEN, TOP_K], ids=lambda cache: cache.type)
 def test_between_two_vocabularies_with_spans(cache: Any, tmp_path: Path) -> None:
     bench = Coarse()
     signals = {"off_policy": {"weight": 1, "temperature": 1.5}}
@@ -258,7 +284,7 @@ def test_the_plan_of_another_run_finds_the_answers_and_loads_no_teacher(kept: Ke
     assert with_teacher.memory.chosen.phases["backward"]["teacher"] > 0
 
 
-def test_the_answers_of_the_next_step_are_read_ahead(bench: Bench) -> None:
+def test_the_answers_of_the_next_step_are_announced(bench: Bench) -> None:
     run = bench.plan("kept-ahead", **KEPT)
     words = [sys.executable, "-m", "tests.train.ahead", str(run.path)]
     ended = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False)

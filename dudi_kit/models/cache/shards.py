@@ -117,7 +117,8 @@ class Shard:
         place = self._place(row)
         page = place.start - place.start % mmap.PAGESIZE
         if place.stop > place.start:
-            self._map.madvise(mmap.MADV_WILLNEED, page, place.stop - page)
+            with suppress(OSError):  # only a hint: a disk that can't be read is told by `answer`
+                self._map.madvise(mmap.MADV_WILLNEED, page, place.stop - page)
 
     def _place(self, row: int) -> slice:
         start = int(self._table["end"][row - 1]) if row else 0
