@@ -1,4 +1,4 @@
-"""The C library's heap while we train on a CPU: what a step frees is there for the next one."""
+"""The C library's heap in a training process: what a step frees is there for the next one."""
 
 import ctypes
 import os
@@ -9,6 +9,9 @@ FREE = 2**27
 """Bytes that may lie free at the heap's end: more than a strip's temporaries take together. A gigabyte wins no more."""
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # malloc.h
+VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+TUNABLES = ("glibc.malloc.trim_threshold", "glibc.malloc.mmap_threshold")
+"""Where users set them. Other settings of malloc, as `MALLOC_ARENA_MAX` of many images, say nothing of these."""
 
 
 def keep_heap() -> None:
@@ -16,10 +19,11 @@ def keep_heap() -> None:
 
     By itself it gives them back as soon as they exceed twice the largest block that had a mapping of its own, 64 MiB at
     most. Every strip's temporaries then are new pages, which cost a CPU more than the arithmetic (mallopt(3)). Nothing
-    where the user has settings of their own, or the C library is another one.
+    where the user has set one of the thresholds, or the C library is another one.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    own = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    tuned = os.environ.get("GLIBC_TUNABLES", "")
+    own = any(name in os.environ for name in VARIABLES) or any(name in tuned for name in TUNABLES)
     if mallopt is not None and not own:
         mallopt(MMAP_THRESHOLD, MAPPED)  # where its own rule ends; setting one threshold stops that rule for both
         mallopt(TRIM_THRESHOLD, FREE)

@@ -56,10 +56,26 @@ def test_a_later_step_maps_few_new_pages():
 
 
 @needs_glibc
-def test_settings_of_the_user_s_own_stay():
-    settings = {"MALLOC_TRIM_THRESHOLD_": "1000000", "MALLOC_MMAP_THRESHOLD_": "1000000"}
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"MALLOC_TRIM_THRESHOLD_": "1000000", "MALLOC_MMAP_THRESHOLD_": "1000000"},
+        {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=1000000"},
+    ],
+    ids=["variables", "tunables"],
+)
+def test_thresholds_of_the_user_s_own_stay(settings):
     alone, with_ours = (said_by(FAULTS.format(kept=kept), **settings) for kept in (False, True))
     assert with_ours == pytest.approx(alone, rel=0.1)
+
+
+@needs_glibc
+def test_other_settings_of_malloc_do_not_switch_it_off():
+    arenas = {"MALLOC_ARENA_MAX": "2"}
+    given_back, kept = (said_by(FAULTS.format(kept=kept), **arenas) for kept in (False, True))
+    if given_back < 10_000:
+        pytest.skip("this system maps large pages, or keeps the heap by itself")
+    assert kept < given_back / 4
 
 
 @needs_glibc
