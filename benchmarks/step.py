@@ -1,6 +1,6 @@
 """A step without its optimizer: ours against the bare passes, and against TRL's on the same models and tokens.
 
-    python -m benchmarks.step            three shapes, some twenty minutes; goes on where it was stopped
+    python -m benchmarks.step            three shapes, some thirty minutes; goes on where it was stopped
     python -m benchmarks.step --quick    tiny models, seconds
 
 Ours is what training calls: `OwnSampler`, `Objective`, backward. TRL's is `GKDTrainer.compute_loss` on samples of the

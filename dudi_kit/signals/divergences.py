@@ -151,7 +151,7 @@ def _mixture(d: Both, teacher_share: float) -> Tensor:
 
 def entropy_(log_distribution: Tensor, distribution: Tensor) -> Tensor:
     """H(p) = −Σ p·log p in nats; [..., V] twice → [...]. The logarithm is used up."""
-    # Into memory that is there already. As a product of a row and a column MKL takes seventeen times as long.
+    # Into memory that is there already. As a product of a row and a column it took MKL seventeen times as long.
     return -log_distribution.mul_(distribution).sum(-1)
 
 

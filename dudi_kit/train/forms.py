@@ -46,7 +46,7 @@ class Predicted(Protocol):
         ...
 
     def logits(self, place: Place) -> Tensor:
-        """[n, V] at these positions."""
+        """[n, V] at these positions; valid until the next call."""
         ...
 
 

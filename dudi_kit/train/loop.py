@@ -137,7 +137,8 @@ class Loop:
             rows = self._share(step)
         self._let_teacher_go(step)
         if self.keeping is not None and step + 1 < self.plan.steps:
-            self.keeping.expect(self._share(step + 1))
+            with clock("data"):
+                self.keeping.expect(self._share(step + 1))
         objective = self.objective if step % self.recipe.rollouts.every == 0 else self.between
         rollouts = self._rollouts(rows, step) if objective.needs_rollouts else [None] * len(rows)
         with clock("data"):
