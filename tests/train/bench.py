@@ -1,7 +1,8 @@
 """Real training runs in processes of their own, as small as they get: two layers, some hundred pieces, 24 rows.
 
 `Bench` makes a folder with a teacher, another one with a tokenizer of its own, a student and a
-recipe; plans runs of it; starts, kills and reads them.
+recipe; plans runs of it; starts, kills and reads them. Processes begin warm (`tests.train.warm`), or by the command
+line of the plan where a run says so.
 """
 
 import json
@@ -11,10 +12,10 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -27,6 +28,7 @@ from dudi_kit.data.encode import Encoder
 from dudi_kit.data.tokenizers import train_tokenizer
 from dudi_kit.plan.engine import launch_command
 from dudi_kit.plan.layout import RunDir
+from tests.train import warm
 
 ENVIRONMENT = {
     **os.environ,
@@ -132,52 +134,70 @@ class Bench:
         self.start(run, processes, headless=headless, profile=profile).finish()
         return run
 
+    def launch(self, name: str, processes: int = 1, **settings: str) -> RunDir:
+        """Plan, and train by the command line that the plan prints: torchrun, where there are several processes."""
+        run = self.plan(name, processes, **settings)
+        words = [sys.executable, *launch_command(processes, str(run.path), resume=False)]
+        ended = subprocess.run(
+            words,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout
+        return run
+
 
 class Worker:
-    """The processes of one training run, in a group of their own."""
+    """The processes of one training run."""
 
     def __init__(self, run: RunDir, processes: int, *, resume: bool, headless: bool, profile: bool) -> None:
         self.run = run
-        words = launch_command(processes, str(run.path), resume=resume)
-        if headless:
-            words[words.index("dudi_kit.pipeline.worker")] = "tests.train.headless"
-        words += ["--profile"] if profile else []
+        module = "tests.train.headless" if headless else "dudi_kit.pipeline.worker"
+        words = [module, str(run.path), *["--resume"] * resume, *["--profile"] * profile]
         self.log = run.path.with_name(f"{run.path.name}{'.resumed' if resume else ''}.log")
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *words],
-                env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+        self.ranks = warm.start(words, processes, self.log, ENVIRONMENT)
 
     @property
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
+    def wait(self) -> int:
+        """The exit code of the first that fails, with which all end; 0 if none does."""
+        give_up = time.monotonic() + 300
+        try:
+            while any(rank.exitcode is None for rank in self.ranks):
+                if failed := [rank.exitcode for rank in self.ranks if rank.exitcode]:
+                    return failed[0]
+                assert time.monotonic() < give_up, self.said
+                wait([rank.sentinel for rank in self.ranks if rank.exitcode is None], timeout=1)
+            return next((rank.exitcode for rank in self.ranks if rank.exitcode), 0)
+        finally:
+            self.kill()
+
     def finish(self) -> str:
         """Wait for the end, which must be a good one; what it said."""
-        try:
-            assert self.process.wait(timeout=300) == 0, self.said
-        finally:
-            if self.process.poll() is None:
-                self.kill()
+        assert self.wait() == 0, self.said
         return self.said
 
     def kill_when(self, place: Path) -> None:
         """SIGKILL to all processes as soon as a file or folder is there."""
         give_up = time.monotonic() + 300
         while not place.exists():
-            assert self.process.poll() is None, self.said
+            assert all(rank.exitcode is None for rank in self.ranks), self.said
             assert time.monotonic() < give_up, self.said
             time.sleep(0.0005)
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to all of them at once; torchrun puts its workers into sessions of their own."""
-        family = [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]
-        for process in family:
-            process.kill()
-        psutil.wait_procs(family[:-1])
-        self.process.wait()
+        """SIGKILL to all of them at once."""
+        for rank in self.ranks:
+            rank.kill()
+        for rank in self.ranks:
+            rank.join()
 
 
 def metrics(run: RunDir) -> list[dict[str, Any]]:

@@ -156,7 +156,7 @@ def test_a_loss_that_is_no_number_any_more_stops_the_run_at_its_step_and_names_t
     settings = {"training__learning_rate": "1e30", "training__schedule": "constant", "training__log_every": "100"}
     run = bench.plan("diverging", **settings)
     worker = bench.start(run)
-    code = worker.process.wait(timeout=300)
+    code = worker.wait()
     said = " ".join(worker.said.split())
     assert code == Exit.INVALID, said
     assert "the loss is nan at step 2, from sequence" in said

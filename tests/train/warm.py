@@ -1,0 +1,71 @@
+"""`python -m MODULE …` without its imports, which are four of the five seconds of a run as small as those of the tests.
+
+The standard library's fork server imports once what a training process imports before it reads its run directory; each
+process is forked from it and runs the module as `__main__`, with a log, a session and an environment of its own, and
+can be killed like any other. They have one seed of Python's hashes in common. What is about how processes begin
+(launchers, signals, `dudi-kit train`) starts cold ones.
+"""
+
+import os
+import runpy
+import socket
+import sys
+from functools import cache
+from multiprocessing import forkserver, get_context
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from unittest.mock import patch
+
+IMPORTS = ["dudi_kit.pipeline.during", "dudi_kit.train.worker"]
+
+
+def start(words: list[str], processes: int, log: Path, environment: dict[str, str]) -> list[BaseProcess]:
+    """One process for each rank. words: after `python -m`. All write into one log."""
+    log.write_text("")
+    port = _free_port()
+    started = []
+    for rank in range(processes):
+        of_rank = environment | (_ranks(rank, processes, port) if processes > 1 else {})
+        # Daemons end with the session of tests, however that ends.
+        process = _server(tuple(environment.items())).Process(target=_run, args=(words, log, of_rank), daemon=True)
+        process.start()
+        started.append(process)
+    return started
+
+
+@cache
+def _server(environment: tuple[tuple[str, str], ...]) -> ForkServerContext:
+    """Its libraries read their variables while they are imported."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(IMPORTS)
+    with patch.dict(os.environ, environment):
+        forkserver.ensure_running()
+    return context
+
+
+def _run(words: list[str], log: Path, environment: dict[str, str]) -> None:
+    """The child: what `python -m` would do, its output into the log."""
+    os.setsid()
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = words[:]
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+
+
+def _ranks(rank: int, processes: int, port: int) -> dict[str, str]:
+    """What launchers set."""
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    return {name: str(value) for name, value in numbers.items()} | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
