@@ -72,9 +72,10 @@ def joined(pairs: Sequence[Pair], *, packing: bool) -> Batch:
     return (pack if packing else join)(prompts, responses, pad_id=0)
 
 
-def padded_share(batch: Batch) -> float:
+def padded_share(batch: Batch, pairs: Sequence[Pair]) -> float:
     """Of all columns."""
-    return 1 - float(batch.attention_mask_BT.double().mean())
+    tokens = sum(2 * len(pair.row.prompt) + len(pair.row.response) + len(pair.response("on_policy")) for pair in pairs)
+    return 1 - tokens / batch.input_ids_LT.numel()
 
 
 def main() -> None:
@@ -105,7 +106,7 @@ def main() -> None:
         for _ in range(20):
             joined(pairs, packing=True)
         joining = (time.process_time() - began) / 20 * 2  # the teacher's batch is as large
-        shares = " | ".join(f"{padded_share(joined(pairs, packing=packing)):.0%}" for packing in (False, True))
+        shares = " | ".join(f"{padded_share(joined(pairs, packing=packing), pairs):.0%}" for packing in (False, True))
         print(f"| {name} | {shares} | {padded:.2f} | {ratio:.2f} | {joining / padded:.2%} |", flush=True)
 
 

@@ -167,12 +167,13 @@ def trl(world: World) -> None:
     rollouts = world.sampler.sample(world.models.student, world.rows, 0)
     prompts = [row.prompt for row in world.rows]
     batch = join(prompts, [rollout.ids for rollout in rollouts], pad_id=PAD)
-    labels_BT = torch.full_like(batch.input_ids_BT, -100)
-    labels_BT[:, -batch.response_columns :] = batch.response_ids_BR.masked_fill(~batch.response_mask_BR, -100)
+    labels_BT = batch.input_ids_LT.clone()  # all prompts are of one length, and all responses
+    labels_BT[:, : len(prompts[0])] = -100
     trainer = SimpleNamespace(
         teacher_model=world.models.teacher, beta=0.5, generalized_jsd_loss=GKDTrainer.generalized_jsd_loss
     )
-    inputs = {"input_ids": batch.input_ids_BT, "attention_mask": batch.attention_mask_BT, "labels": labels_BT}
+    mask_BT = torch.ones_like(labels_BT)
+    inputs = {"input_ids": batch.input_ids_LT, "attention_mask": mask_BT, "labels": labels_BT}
     GKDTrainer.compute_loss(trainer, world.models.student, inputs).backward()
     world.models.student.zero_grad()
 
@@ -209,9 +210,7 @@ def generation_forwards(world: World) -> None:
 
 def response_logits(model: nn.Module, batch: Batch) -> Tensor:
     """[B·R, V]; the head reads contiguous rows, which a slice of columns is not, and is up to nine times as fast."""
-    hidden_BTH = model.model(
-        input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT, use_cache=False
-    ).last_hidden_state
+    hidden_BTH = model.model(input_ids=batch.input_ids_LT, use_cache=False).last_hidden_state
     hidden_NH = hidden_BTH[:, -batch.response_columns - 1 : -1].reshape(-1, hidden_BTH.shape[-1])
     logits_NV: Tensor = model.lm_head(hidden_NH)
     return logits_NV

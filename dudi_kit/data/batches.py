@@ -1,12 +1,12 @@
-"""The tensors that all models read: prompts padded on the left and responses on the right, or rows packed end to end.
+"""The tensors that all models read: each row a prompt and its response without a gap, padded on the right.
 
-Shapes: B rows, P prompt columns, R response columns, T = P + R. All responses begin in column P, so that a slice of the
-logits, one for the whole batch, predicts them: the token in column P + r is predicted at column P − 1 + r. Models that
-are called with `logits_to_keep=R + 1` return the last R + 1 columns, P − 1 … T − 1, and `[:, :-1]` of them are the
-predictions of the R response tokens.
+Shapes: B rows, R response columns, L lines, T columns. A row has a line of its own, or shares one with others where
+they are packed. What fills a line stands behind its rows, where causal attention never looks: a model needs no mask, so
+that attention takes its quickest kernels and keeps no mask of B·T² for backward; and a line is as long as the longest
+row, not as the longest prompt and the longest response together. The token in column t is predicted at column t − 1.
 
-In a packed batch several rows share a line: L lines, T columns. There is no attention mask: transformers tells the rows
-of a line apart by their positions, each of which begins at 0. Not every model does (`models.packing`).
+Of rows that share a line, transformers is told by their positions, each of which begins at 0. Not every model heeds
+them (`models.packing`).
 """
 
 from collections.abc import Sequence
@@ -26,15 +26,11 @@ MULTIPLE = 16
 class Batch:
     """Prompts with their responses. Ids and positions are int64, masks bool."""
 
-    input_ids_BT: Tensor
-    """[L, T] where rows are packed."""
+    input_ids_LT: Tensor
 
-    attention_mask_BT: Tensor
-    """True on real tokens. Of packed rows a model is not told: it would take them for one row."""
-
-    position_ids_BT: Tensor
-    """Counted from the first real token of the row; 0 on the padding in front of it. [L, T] where rows are packed; what
-    fills a line then counts as further rows, none longer than the longest."""
+    position_ids_LT: Tensor | None
+    """Of packed rows, counted from the first token of each; what fills a line then counts as further rows, none longer
+    than the longest. None where each row has its line: a model counts by itself."""
 
     response_ids_BR: Tensor
 
@@ -42,13 +38,21 @@ class Batch:
     """True on response tokens, the end-of-turn included; from lengths, so that pad may equal eos."""
 
     line_B: Tensor
-    """Where the row lies among the lines of `input_ids_BT`."""
+    """Where the row lies among the lines."""
 
     first_B: Tensor
-    """Column of its last prompt token, which predicts its first response token: P − 1 where rows are padded."""
+    """Column of its last prompt token, which predicts its first response token."""
 
-    is_packed: bool = False
-    """Rows share lines."""
+    earliest: int
+    """The first of these columns: nothing before it predicts a response."""
+
+    longest: int
+    """Tokens of the longest row. Columns from there on hold none."""
+
+    @property
+    def is_packed(self) -> bool:
+        """Rows share lines."""
+        return self.position_ids_LT is not None
 
     @property
     def response_columns(self) -> int:
@@ -57,11 +61,11 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
-        there: dict[str, Any] = {name: sent(getattr(self, name), device) for name in _TENSORS}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        there: dict[str, Any] = {
+            name: sent(value, device) for name, value in values.items() if isinstance(value, Tensor)
+        }
         return replace(self, **there)
-
-
-_TENSORS = [field.name for field in fields(Batch) if field.name != "is_packed"]
 
 
 def join(
@@ -71,26 +75,14 @@ def join(
     pad_id: int,
     multiple: int = MULTIPLE,
 ) -> Batch:
-    """Token ids → one padded batch.
+    """Token ids → one batch, a line for each row.
 
     prompts, responses: one for each row of the batch. A prompt has one token at least, since its last
-    one predicts the first of the response; a response may be empty. P and R are rounded up to `multiple`, and R is
+    one predicts the first of the response; a response may be empty. T and R are rounded up to `multiple`, and R is
     never 0.
     """
-    assert len(prompts) == len(responses) > 0, "one of each for every row"
-    assert all(prompts), "the last token of a prompt predicts the first of the response"
-    left_BP, left_mask_BP = pad(prompts, pad_id, side="left", multiple=multiple)
-    right_BR, right_mask_BR = pad(responses, pad_id, side="right", multiple=multiple)
-    mask_BT = torch.cat([left_mask_BP, right_mask_BR], dim=1)
-    return Batch(
-        input_ids_BT=torch.cat([left_BP, right_BR], dim=1),
-        attention_mask_BT=mask_BT,
-        position_ids_BT=positions(mask_BT),
-        response_ids_BR=right_BR,
-        response_mask_BR=right_mask_BR,
-        line_B=torch.arange(len(prompts)),
-        first_B=torch.full((len(prompts),), left_BP.shape[1] - 1),
-    )
+    rows = _rows(prompts, responses)
+    return _laid(rows, [[row] for row in range(len(rows))], responses, pad_id, multiple)
 
 
 def pack(
@@ -104,28 +96,53 @@ def pack(
 
     The longest rows are placed first, each into the first line that has room for it.
     """
+    rows = _rows(prompts, responses)
+    lengths = [len(row) for row in rows]
+    lines = _first_fit(lengths, _rounded(max(lengths), multiple))
+    batch = _laid(rows, lines, responses, pad_id, multiple)
+    return replace(batch, position_ids_LT=_positions([[lengths[row] for row in line] for line in lines], batch))
+
+
+def _rows(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[list[int]]:
     assert len(prompts) == len(responses) > 0, "one of each for every row"
     assert all(prompts), "the last token of a prompt predicts the first of the response"
-    rows = [[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)]
+    return [[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)]
+
+
+def _laid(
+    rows: Sequence[Sequence[int]],
+    lines: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    pad_id: int,
+    multiple: int,
+) -> Batch:
+    """lines: the rows of each, by number."""
     longest = max(map(len, rows))
-    columns = -(-longest // multiple) * multiple
-    lines = _first_fit([len(row) for row in rows], columns)
-    ids_LT = torch.full((len(lines), columns), pad_id, dtype=torch.long)
-    mask_LT = torch.zeros((len(lines), columns), dtype=torch.bool)
-    position_LT = torch.zeros((len(lines), columns), dtype=torch.long)
-    line_B, first_B = (torch.zeros(len(rows), dtype=torch.long) for _ in range(2))
+    ids_LT = torch.full((len(lines), _rounded(longest, multiple)), pad_id, dtype=torch.long)
+    line_of, first = [0] * len(rows), [0] * len(rows)
     for number, line in enumerate(lines):
         start = 0
         for row in line:
-            place = slice(start, start + len(rows[row]))
-            ids_LT[number, place] = torch.tensor(rows[row])
-            mask_LT[number, place] = True
-            position_LT[number, place] = torch.arange(len(rows[row]))
-            line_B[row], first_B[row] = number, start + len(prompts[row]) - 1
-            start = place.stop
-        position_LT[number, start:] = torch.arange(columns - start) % longest
+            end = start + len(rows[row])
+            ids_LT[number, start:end] = torch.tensor(rows[row])
+            line_of[row], first[row] = number, end - len(responses[row]) - 1
+            start = end
     ids_BR, mask_BR = pad(responses, pad_id, side="right", multiple=multiple)
-    return Batch(ids_LT, mask_LT, position_LT, ids_BR, mask_BR, line_B, first_B, is_packed=True)
+    return Batch(ids_LT, None, ids_BR, mask_BR, torch.tensor(line_of), torch.tensor(first), min(first), longest)
+
+
+def _positions(lines: Sequence[Sequence[int]], batch: Batch) -> Tensor:
+    """lines: the lengths of each one's rows."""
+    position_LT = torch.zeros_like(batch.input_ids_LT)
+    for number, line in enumerate(lines):
+        left = position_LT.shape[1] - sum(line)
+        counted = [*map(torch.arange, line), torch.arange(left) % batch.longest]
+        position_LT[number] = torch.cat(counted)
+    return position_LT
+
+
+def _rounded(tokens: int, multiple: int) -> int:
+    return -(-tokens // multiple) * multiple
 
 
 def _first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
@@ -147,7 +164,7 @@ def pad(
 ) -> tuple[Tensor, Tensor]:
     """Ids [B, L] padded on the `left` or `right`, and the mask of what is real; L is rounded up to `multiple`."""
     longest = max(1, *(len(ids) for ids in sequences)) if sequences else 1
-    columns = -(-longest // multiple) * multiple
+    columns = _rounded(longest, multiple)
     ids_BL = torch.full((len(sequences), columns), pad_id, dtype=torch.long)
     mask_BL = torch.zeros((len(sequences), columns), dtype=torch.bool)
     for row, ids in enumerate(sequences):
@@ -155,8 +172,3 @@ def pad(
         ids_BL[row, place] = torch.tensor(ids, dtype=torch.long)
         mask_BL[row, place] = True
     return ids_BL, mask_BL
-
-
-def positions(mask_BT: Tensor) -> Tensor:
-    """Position of each token in its row: the number of real tokens before it, so that left padding shifts nothing."""
-    return (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)

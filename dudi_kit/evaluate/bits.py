@@ -19,8 +19,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from dudi_kit.data.batches import Batch, join
@@ -30,7 +28,7 @@ from dudi_kit.data.ledger import Ledger
 from dudi_kit.evaluate.batching import of_like_length
 from dudi_kit.evaluate.progress import Advance
 from dudi_kit.evaluate.scores import BitsPerByte
-from dudi_kit.models.reading import frozen_response_logits
+from dudi_kit.models.reading import response_nats
 
 
 def bits_per_byte(
@@ -57,25 +55,14 @@ def bits_per_byte(
     with _evaluating(model):
         for places in of_like_length([len(row.prompt_ids) + len(row.response_ids) for row in rows], batch_size):
             some = [rows[i] for i in places]
-            for row, nats in zip(some, _nats(model, _batch(some, encoder.pad_id).to(model.device)), strict=True):
+            for row, nats in zip(
+                some, response_nats(model, _batch(some, encoder.pad_id).to(model.device)), strict=True
+            ):
                 language = row.example.language
                 totals[language] = _added(totals.get(language), row, nats)
             if progress is not None:
                 progress(len(some))
     return totals
-
-
-def _nats(model: PreTrainedModel, batch: Batch) -> list[float]:
-    """−log p(response | prompt) of each row; one row at a time in fp32, to save memory."""
-    logits_BRV = frozen_response_logits(model, batch)
-    return [
-        _row_nats(logits_RV, ids_R, mask_R)
-        for logits_RV, ids_R, mask_R in zip(logits_BRV, batch.response_ids_BR, batch.response_mask_BR, strict=True)
-    ]
-
-
-def _row_nats(logits_RV: Tensor, ids_R: Tensor, mask_R: Tensor) -> float:
-    return float(functional.cross_entropy(logits_RV[mask_R].float(), ids_R[mask_R], reduction="sum"))
 
 
 def _batch(rows: Sequence[Encoded], pad_id: int) -> Batch:

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from dudi_kit.data.batches import join
 from dudi_kit.evaluate.batching import of_like_length
 from dudi_kit.evaluate.progress import Advance
-from dudi_kit.models.reading import frozen_response_logits
+from dudi_kit.models.reading import response_nats
 
 
 class Question(NamedTuple):
@@ -53,16 +52,10 @@ def answer_nats(
     return nats
 
 
-@torch.inference_mode()
 def _batch_nats(model: PreTrainedModel, inputs: Sequence[tuple[list[int], list[int]]], pad_id: int) -> list[float]:
-    """One row at a time after the model's pass: [R, V] in fp32 is held once."""
     prompts, answers = zip(*inputs, strict=True)
-    batch = join(prompts, answers, pad_id=pad_id).to(model.device)
-    logits_BRV = frozen_response_logits(model, batch)
-    return [
-        float(functional.cross_entropy(logits_RV[mask_R].float(), ids_R[mask_R], reduction="sum"))
-        for logits_RV, ids_R, mask_R in zip(logits_BRV, batch.response_ids_BR, batch.response_mask_BR, strict=True)
-    ]
+    with torch.inference_mode():
+        return response_nats(model, join(prompts, answers, pad_id=pad_id).to(model.device))
 
 
 def likeliest(nats: Sequence[float]) -> int | None:

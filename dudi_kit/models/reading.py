@@ -1,13 +1,13 @@
 """How every model of the step reads a batch: one forward pass, predictions of response tokens only.
 
-Shape suffixes: B rows, T columns, R response columns, V vocabulary, H hidden, N response tokens.
-Prompts are padded on the left and responses on the right (`dudi_kit.data.batches`), so the responses of a batch begin
-in the same column and the model itself can be told to keep just the last R+1 positions (`logits_to_keep`).
+Shape suffixes: L lines, T columns, C columns with logits, V vocabulary, H hidden, N response tokens.
 
-Few logits are the model's own. Where they would be many, the pass ends at the hidden states of the response tokens, and
-the head is computed for some positions at a time; what a head does beside its product is known to `models.head_form`,
-and a model about whose head it is not sure is asked for its own logits, however many. Of packed rows the model would
-compute those of the prompts as well, so that few are not asked for.
+Few logits are the model's own, of the columns from the first that predicts a response (`logits_to_keep`). Where they
+would be many, the pass ends at the hidden states of the response tokens, and the head is computed for some positions at
+a time; what a head does beside its product is known to `models.head_form`, and a model about whose head it is not sure
+is asked for its own logits, however many.
+
+No model is given an attention mask: see `data.batches`.
 """
 
 import inspect
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dudi_kit.data.batches import Batch
 from dudi_kit.models.head import Predictions
@@ -41,56 +42,68 @@ def predictions(model: nn.Module, batch: Batch, places: Places, *, few: int = FE
     The prediction of token t is made at t−1.
     """
     form = head_form(model)
-    if not batch.is_packed and (form is None or len(places.row_N) * pieces_of(model) <= few):
-        yield Predictions(response_logits(model, batch)[places.row_N, places.column_N])
-        return
     at = batch.line_B[places.row_N], batch.first_B[places.row_N] + places.column_N
-    if form is None:
-        yield Predictions(model(**_inputs(model, batch, _columns(batch, 0))).logits[at])
+    if form is None or _own(batch) * pieces_of(model) <= few:
+        logits_LCV, first = _own_logits(model, batch)
+        yield Predictions(logits_LCV[at[0], at[1] - first])
         return
     with hidden_states(model) as seen:
-        model(**_inputs(model, batch, _columns(batch, batch.input_ids_BT.shape[1])))  # no logits at all
-    (hidden_BTH,) = seen
-    rows_NH = hidden_BTH[at]
-    del hidden_BTH, seen
+        model(**_inputs(model, batch, batch.input_ids_LT.shape[1]))  # no logits at all
+    (hidden_LTH,) = seen
+    rows_NH = hidden_LTH[at]
+    del hidden_LTH, seen
     with open_head(model, form) as head:
         yield Predictions(rows_NH, head)
 
 
-def response_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """Logits that predict each response token of a padded batch: [B, R, V], in the model's dtype, by its own head.
-
-    The logits that predict token t are those at t−1: of the last R+1 columns the final one predicts nothing and goes.
-    """
-    width = batch.response_columns
-    columns_C = _columns(batch, batch.input_ids_BT.shape[1] - width - 1)
-    logits_BTV: Tensor = model(**_inputs(model, batch, columns_C)).logits
-    return logits_BTV[:, -width - 1 : -1]
-
-
 @torch.no_grad()
-def frozen_response_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """The same from a model that does not learn."""
-    return response_logits(model, batch)
+def response_nats(model: nn.Module, batch: Batch) -> list[float]:
+    """−log p(response | prompt) of each row of a batch that is not packed, by the model's own logits.
 
-
-def _columns(batch: Batch, first: int) -> Tensor:
-    """Numbers of the columns from `first` on.
-
-    By their numbers, and not by how many: a slice of the hidden states is strided, for which torch copies the head of
-    a model in bf16 once for each row (1 s a row with 262,144 pieces).
+    One row at a time in fp32, so that [R, V] of them is held once.
     """
-    return torch.arange(first, batch.input_ids_BT.shape[1], device=batch.input_ids_BT.device)
+    logits_LCV, first = _own_logits(model, batch)
+    found = []
+    for line, start, ids_R, mask_R in zip(
+        batch.line_B.tolist(), batch.first_B.tolist(), batch.response_ids_BR, batch.response_mask_BR, strict=True
+    ):
+        told_R = ids_R[mask_R]
+        logits_RV = logits_LCV[line, start - first : start - first + len(told_R)].float()
+        found.append(float(functional.cross_entropy(logits_RV, told_R, reduction="sum")))
+    return found
 
 
-def _inputs(model: nn.Module, batch: Batch, columns_C: Tensor) -> dict[str, Any]:
-    """columns_C: those of which logits are wanted."""
-    inputs: dict[str, Any] = {"input_ids": batch.input_ids_BT, "use_cache": False}
-    if not batch.is_packed:
-        inputs["attention_mask"] = batch.attention_mask_BT
-    accepted = inspect.signature(inner(model).forward).parameters
-    if "position_ids" in accepted:
-        inputs["position_ids"] = batch.position_ids_BT
+def _own(batch: Batch) -> int:
+    """Positions whose logits a model computes where it is asked for its own."""
+    lines, columns = batch.input_ids_LT.shape
+    return lines * (columns - batch.earliest)
+
+
+def _own_logits(model: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+    """By the model's own head and in its dtype, and the column of the first: not every model leaves some out."""
+    inputs = _inputs(model, batch, batch.earliest)
+    logits_LCV: Tensor = model(**inputs).logits
+    return logits_LCV, inputs["input_ids"].shape[1] - logits_LCV.shape[1]
+
+
+def _inputs(model: nn.Module, batch: Batch, first: int) -> dict[str, Any]:
+    """first: column from which on logits are wanted; behind the last, none are."""
+    plain = inner(model)
+    ids_LT = batch.input_ids_LT[:, : _room(plain, batch)]
+    columns = ids_LT.shape[1]
+    inputs: dict[str, Any] = {"input_ids": ids_LT, "use_cache": False}
+    accepted = inspect.signature(plain.forward).parameters
+    if batch.position_ids_LT is not None and "position_ids" in accepted:
+        inputs["position_ids"] = batch.position_ids_LT
     if "logits_to_keep" in accepted:
-        inputs["logits_to_keep"] = columns_C
+        # By their numbers, and not by how many: a slice of the hidden states is strided, for which torch copies the
+        # head of a model in bf16 once for each row (1 s a row with 262,144 pieces).
+        inputs["logits_to_keep"] = torch.arange(min(first, columns), columns, device=ids_LT.device)
     return inputs
+
+
+def _room(model: nn.Module, batch: Batch) -> int:
+    """Columns for which the model has positions: a learned table may end within the filler of the longest line."""
+    columns = batch.input_ids_LT.shape[1]
+    table = getattr(getattr(model, "config", None), "max_position_embeddings", None) or columns
+    return columns if batch.is_packed or columns <= table else batch.longest

@@ -139,8 +139,7 @@ def readings(seen: Seen, row: Row) -> Iterator[Reading]:
 def _of_student(seen: Seen, row: Row, example: Example) -> Reading:
     student, data = seen.sides.student, seen.stage.recipe.data
     batch = join([row.prompt], [row.response], pad_id=student.pad_id)
-    real_T = batch.attention_mask_BT[0]
-    ids = batch.input_ids_BT[0][real_T].tolist()
+    ids = batch.input_ids_LT[0, : batch.longest].tolist()
     learned = int(batch.response_mask_BR.sum())
     in_loss = bool(ON_CORPUS & seen.active.keys())
     cut = student.response_ids(example.response)[len(row.response) :]

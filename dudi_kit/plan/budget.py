@@ -144,7 +144,7 @@ def _changes(job: Job, limit: int) -> Iterator[Change]:
     yield from _offloading(job)
     if job.precision == "fp32":
         yield Change("training.precision", "fp32", "bf16", replace(job, precision="bf16"))
-    longest = max(inputs.prompt + inputs.response for inputs in job.inputs)
+    longest = max(inputs.row for inputs in job.inputs)
     if longest >= 64:
         half = padded(longest // 2)
         shorter = tuple(_cut(inputs, half) for inputs in job.inputs)
@@ -185,10 +185,7 @@ def _micro_batch(job: Job, limit: int) -> Change | None:
 
 
 def _cut(inputs: Inputs, longest: int) -> Inputs:
-    """The same rows, no longer than that: prompts of student and teacher lose what the student's has too much."""
-    lost = max(inputs.prompt + inputs.response - longest, 0)
-    return inputs._replace(
-        prompt=max(inputs.prompt - lost, 16),
-        teacher_prompt=max(inputs.teacher_prompt - lost, 16),
-        sampled_prompt=max(inputs.sampled_prompt - lost, 16),
-    )
+    """The same rows, no longer than that: prompts of student and teacher lose what the student's row has too much."""
+    lost = max(inputs.row - longest, 0)
+    shorter = ("prompt", "row", "teacher_prompt", "teacher_row", "sampled_prompt")
+    return inputs._replace(**{name: max(getattr(inputs, name) - lost, 16) for name in shorter})

@@ -34,14 +34,26 @@ def largest_inputs(
 
 
 def _inputs(part: Sequence[Row], at_once: int, sampled: int) -> Inputs:
+    read = [(len(row.prompt), _answer(row)) for row in part]
+    taught = [(len(ids), _answer(row)) for row in part for ids in row.teacher_prompts.values()] or [(0, 0)]
     return Inputs(
         rows=len(part),
-        prompt=padded(max(len(row.prompt) for row in part)),
-        response=padded(max(_answer(row) for row in part)),
-        teacher_prompt=padded(max((len(ids) for row in part for ids in row.teacher_prompts.values()), default=0)),
+        prompt=padded(max(prompt for prompt, _ in read)),
+        uneven=_uneven(read),
+        response=padded(max(response for _, response in read)),
+        row=padded(max(map(sum, read))),
+        teacher_prompt=padded(max(prompt for prompt, _ in taught)),
+        teacher_uneven=_uneven(taught),
+        teacher_row=padded(max(map(sum, taught))),
         sampled_rows=at_once,
         sampled_prompt=sampled,
     )
+
+
+def _uneven(read: Sequence[tuple[int, int]]) -> int:
+    """read: tokens of prompts and of their responses."""
+    prompts = [prompt for prompt, _ in read]
+    return padded(max(prompts) - min(prompts))
 
 
 def _answer(row: Row) -> int:

@@ -20,8 +20,16 @@ class Inputs(NamedTuple):
     """Of a micro-batch."""
 
     prompt: int
+    uneven: int
+    """By how much the longest prompt exceeds the shortest."""
+
     response: int
+    row: int
+    """A prompt with its response."""
+
     teacher_prompt: int
+    teacher_uneven: int
+    teacher_row: int
     sampled_rows: int
     """Prompts that a process continues at once; 0 where a server does it."""
 
@@ -73,6 +81,9 @@ class Job:
 
     recomputes: bool = False
     """Activation checkpointing."""
+
+    packs: bool = False
+    """Rows share lines."""
 
     placement: Placement = "device"
     """Of the teacher."""

@@ -13,12 +13,13 @@ from dudi_kit.plan.engine_memory import engine_of, shares_of_weights, weights_at
 from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
 from dudi_kit.plan.loss_memory import (
     chunks,
+    columns,
     is_whole,
     loss_bytes,
-    response_columns,
+    own_positions,
     strip_bytes,
+    teacher_columns,
     teacher_predictions,
-    tokens,
 )
 from dudi_kit.plan.shape import ModelShape
 from dudi_kit.recipe.schema.adapters import Quantization
@@ -163,10 +164,10 @@ def bytes_of(text: MemorySize) -> int:
 def teacher_pass(job: Job, inputs: Inputs) -> int:
     """Temporaries of the teacher's forward pass."""
     assert job.teacher is not None, "asked for a teacher that there is"
-    columns = inputs.teacher_prompt + response_columns(job, inputs)
-    size = BYTES[job.teacher_dtype]
+    rows, width, size = inputs.rows * job.teacher_terms, teacher_columns(job, inputs), BYTES[job.teacher_dtype]
+    mask = 2 * mask_bytes(rows, width, size) if needs_mask(job, job.teacher, width) else 0
     unpacked = 0 if job.quantization == "none" else size * job.teacher.hidden * job.teacher.intermediate
-    return forward_bytes(job.teacher, inputs.rows * job.teacher_terms, columns, size) + unpacked
+    return forward_bytes(job.teacher, rows, width, size) + mask + unpacked
 
 
 def heap_bytes(job: Job, inputs: Inputs) -> int:
@@ -174,9 +175,9 @@ def heap_bytes(job: Job, inputs: Inputs) -> int:
     there, what the allocator keeps depends on the order of all sizes."""
     if not job.on_cpu:
         return 0
-    rows, columns = inputs.rows * job.sides, inputs.prompt + response_columns(job, inputs)
-    widest = rows * columns * max(job.student.intermediate, job.student.hidden) * job.size
-    whole = is_whole(job.student, tokens(job, inputs, job.sides))
+    read = inputs.rows * job.sides * columns(job, inputs)
+    widest = read * max(job.student.intermediate, job.student.hidden) * job.size
+    whole = is_whole(job.student, own_positions(job, inputs))
     logits = strip_bytes(job, inputs)
     if whole:
         chunk = chunks(job, inputs)
@@ -187,11 +188,12 @@ def heap_bytes(job: Job, inputs: Inputs) -> int:
 def activations(job: Job, inputs: Inputs) -> int:
     """What the student's forward pass keeps for backward; with checkpointing, the inputs of all layers, and all of the
     one that is computed again."""
-    rows, columns = inputs.rows * job.sides, inputs.prompt + response_columns(job, inputs)
-    one = rows * columns * layer_bytes(job.student, job.size) + mask_bytes(rows, columns, job.size)
+    rows, width = inputs.rows * job.sides, columns(job, inputs)
+    mask = mask_bytes(rows, width, job.size) if needs_mask(job, job.student, width) else 0
+    one = rows * width * layer_bytes(job.student, job.size) + mask
     unpacked = 0 if job.packed == "none" else job.size * job.student.hidden * job.student.intermediate
     if job.recomputes:
-        return one + job.student.layers * rows * columns * job.student.hidden * job.size + unpacked
+        return one + job.student.layers * rows * width * job.student.hidden * job.size + unpacked
     return job.student.layers * one + unpacked
 
 
@@ -205,25 +207,32 @@ def layer_bytes(shape: ModelShape, size: int) -> int:
     return hidden + 4 * size * shape.query + heads + wide * size * shape.intermediate
 
 
+def needs_mask(job: Job, shape: ModelShape, columns: int) -> bool:
+    """Attention is told who sees whom: rows that share a line, or a window that is shorter than the line.
+
+    Elsewhere all see what is before them, which kernels know by themselves.
+    """
+    return job.packs or (shape.window is not None and columns >= shape.window)
+
+
 def mask_bytes(rows: int, columns: int, size: int) -> int:
     """Who sees whom, made additive by every layer's attention."""
     return rows * columns**2 * size
 
 
 def forward_bytes(shape: ModelShape, rows: int, columns: int, size: int) -> int:
-    """Temporaries of a pass without gradients: the widest point of a layer."""
+    """Temporaries of a pass without gradients and without a mask: the widest point of a layer."""
     feed_forward = (2 * shape.hidden + 3 * shape.intermediate) * size
     norm = (2 * size + 2 * FP32) * shape.hidden
     attention = (2 * shape.hidden + 5 * shape.query) * size
-    return rows * columns * max(feed_forward, norm, attention) + 2 * mask_bytes(rows, columns, size)
+    return rows * columns * max(feed_forward, norm, attention)
 
 
 def rollout_bytes(job: Job, inputs: Inputs) -> int:
     """Keys and values of all rows that a process samples, and the larger of prefill and sampling."""
-    shape, rows = job.student, inputs.sampled_rows
-    columns = inputs.sampled_prompt + job.new_tokens
-    cache = 2 * shape.key_value * job.size * rows * columns
-    prefill = forward_bytes(shape, rows, inputs.sampled_prompt, job.size)
+    shape, rows, prompt = job.student, inputs.sampled_rows, inputs.sampled_prompt
+    cache = 2 * shape.key_value * job.size * rows * (prompt + job.new_tokens)
+    prefill = forward_bytes(shape, rows, prompt, job.size) + 2 * mask_bytes(rows, prompt, job.size)
     drawing = rows * shape.vocabulary * (job.size + SAMPLING)
     # A layer's cache is copied when it grows.
     return cache * (shape.layers + 1) + max(prefill, drawing)

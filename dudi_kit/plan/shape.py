@@ -46,6 +46,8 @@ class ModelShape:
 
     gated: bool = True
     tied: bool = True
+    window: int | None = None
+    """Tokens that some layers see at most; None where all see everything."""
 
     @property
     def embeddings(self) -> int:
@@ -76,6 +78,7 @@ def shape_of(config: PreTrainedConfig, parameters: int) -> ModelShape:
         fp32_norms=kind.startswith("gemma"),
         gated=kind not in UNGATED,
         tied=bool(getattr(config, "tie_word_embeddings", True)),
+        window=getattr(config, "sliding_window", None),
     )
 
 

@@ -83,6 +83,7 @@ def job_of(
         spans=teaching is not None and teaching.vocabulary.mapping == "align",
         cache=recipe.teacher.cache.type if recipe.teacher else "none",
         recomputes=recipe.training.activation_checkpointing,
+        packs=recipe.training.packing,
         placement=source.placement if source else "device",
         device_memory=bytes_of(source.device_memory) if source and source.device_memory else None,
     )

@@ -190,7 +190,7 @@ class Objective:
             told, label_mass = self._told(models, pairs, opened)
             reference_N = self._reference_logprobs(models, pairs, batch, places, positions)
             whole = opened if until_backward is None else until_backward
-            with self.clock("student", batch.input_ids_BT.shape):
+            with self.clock("student", batch.input_ids_LT.shape):
                 student = whole.enter_context(predictions(models.student, batch, places, few=self.few))
             self.clock.turns(student.rows, "loss", "student backward")
             faces = facing(positions, told.positions, self._read_as(pairs)) if told else nobody(positions)
@@ -262,7 +262,7 @@ class Objective:
         positions = positions_of(len(pairs), terms, lambda pair, term: _teacher_ids(pairs[pair], term))
         batch = self._join(inputs, self.padding.teacher, device)
         with ExitStack() as opened:
-            with self.clock("teacher", batch.input_ids_BT.shape):
+            with self.clock("teacher", batch.input_ids_LT.shape):
                 said = opened.enter_context(predictions(teacher, batch, positions.places(device), few=self.few))
             yield said
 
@@ -273,7 +273,7 @@ class Objective:
         """log π_ref of every token, in nats; empty where nobody asks. Of a response that is kept, all at its first."""
         if models.reference is None or "sequence" not in self.weights:
             return torch.zeros(0)
-        with self.clock("reference", batch.input_ids_BT.shape):
+        with self.clock("reference", batch.input_ids_LT.shape):
             return self._asked_reference(models.reference, pairs, batch, places, positions)
 
     def _asked_reference(

@@ -15,10 +15,10 @@ from dudi_kit.errors import ModelError
 from dudi_kit.models.adapters import Unadapted, adapt, save_model
 from dudi_kit.models.generation import Stops, continue_prompts
 from dudi_kit.models.loading import freeze, load_model, require_frozen
-from dudi_kit.models.reading import frozen_response_logits, response_logits
 from dudi_kit.models.reference import frozen_copy, refresh
 from dudi_kit.models.targets import adapted_layers, count_trained
 from dudi_kit.recipe.schema.adapters import Lora, Quantization
+from tests.reading import frozen_response_logits, response_logits
 
 SHAPE = {
     "vocab_size": 96, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -59,7 +59,7 @@ def adapted(base: Path, *, trained: bool = True, **settings: Any) -> Any:
 
 def gradients(model: Any) -> dict[str, Tensor]:
     model.zero_grad()
-    response_logits(model, BATCH)[BATCH.response_mask_BR].float().log_softmax(-1)[:, 7].sum().backward()
+    response_logits(model, BATCH).float().log_softmax(-1)[:, 7].sum().backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -89,7 +89,7 @@ def test_what_is_saved_merged_says_what_it_said_live_and_peft_reads_the_adapter_
     alone = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(tmp_path / "adapter"))
     assert alone.peft_config["default"].base_model_name_or_path == str(base)
     if kind == "none":
-        assert torch.allclose(alone.eval()(BATCH.input_ids_BT).logits, model(BATCH.input_ids_BT).logits, atol=1e-5)
+        assert torch.allclose(alone.eval()(BATCH.input_ids_LT).logits, model(BATCH.input_ids_LT).logits, atol=1e-5)
 
 
 def test_tied_embeddings_stay_tied_when_merged(tmp_path):

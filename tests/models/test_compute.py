@@ -12,8 +12,8 @@ from dudi_kit.errors import EnvironmentLack
 from dudi_kit.models.adapters import adapt
 from dudi_kit.models.compiling import compile_layers, require_compiler
 from dudi_kit.models.generation import Stops, continue_prompts
-from dudi_kit.models.reading import response_logits
 from dudi_kit.recipe.schema.adapters import Lora
+from tests.reading import response_logits
 
 SHAPE = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -30,7 +30,7 @@ def student(config: Any) -> Any:
 def learned(model: Any) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss and gradients."""
     model.zero_grad()
-    loss = -response_logits(model, BATCH)[BATCH.response_mask_BR].log_softmax(-1)[:, 3].mean()
+    loss = -response_logits(model, BATCH).log_softmax(-1)[:, 3].mean()
     loss.backward()
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -63,7 +63,7 @@ def kept_for_backward(model: Any) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model.get_decoder()(BATCH.input_ids_BT, use_cache=False)
+        model.get_decoder()(BATCH.input_ids_LT, use_cache=False)
     return sum(kept.values())
 
 

@@ -44,8 +44,8 @@ def model_of(kind: str, attention: str) -> Any:
 def packed_logits(model: Any, batch: Batch) -> list[Tensor]:
     """What predicts each row's response."""
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-    positions = {"position_ids": batch.position_ids_BT} if takes_positions else {}
-    logits = model(input_ids=batch.input_ids_BT, **positions, use_cache=False).logits
+    positions = {"position_ids": batch.position_ids_LT} if takes_positions else {}
+    logits = model(input_ids=batch.input_ids_LT, **positions, use_cache=False).logits
     places = zip(batch.line_B.tolist(), batch.first_B.tolist(), RESPONSES, strict=True)
     return [logits[line, first : first + len(response)] for line, first, response in places]
 

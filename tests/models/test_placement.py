@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from dudi_kit.data.batches import join
 from dudi_kit.models.generation import Stops, continue_prompts
 from dudi_kit.models.loading import _offload, freeze, load_model, require_frozen
-from dudi_kit.models.reading import frozen_response_logits
+from tests.reading import frozen_response_logits
 
 BATCH = join([[5, 6, 7], [8, 9]], [[10, 11], [12, 13, 14]], pad_id=0)
 BIG_ENOUGH = "64MiB"

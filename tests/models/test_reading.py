@@ -1,4 +1,4 @@
-"""What a padded batch says at response positions is what each row says alone, without any padding."""
+"""What a batch says at response positions is what each row says alone, without any padding."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -15,10 +16,11 @@ from transformers import (
     Qwen3Config,
 )
 
-from dudi_kit.data.batches import Batch, join
+from dudi_kit.data.batches import Batch, join, pack
 from dudi_kit.models.head_form import head_form
 from dudi_kit.models.loading import with_contiguous_head
-from dudi_kit.models.reading import frozen_response_logits, response_logits
+from dudi_kit.models.reading import FEW, response_nats
+from tests.reading import frozen_response_logits, response_logits
 
 VOCABULARY, PAD = 60, 7
 SHAPE: dict[str, Any] = {
@@ -32,7 +34,7 @@ CONFIGS: dict[str, Any] = {
     "qwen2": Qwen2Config(**SHAPE),
     "qwen3": Qwen3Config(**SHAPE),
     "gemma3": Gemma3TextConfig(**SHAPE),
-    # every other layer sees 6 tokens only: padding on the left must not take their places
+    # every other layer sees 6 tokens only: padding must not take their places
     "gemma3 with a short window": Gemma3TextConfig(
         **SHAPE, sliding_window=6, layer_types=["sliding_attention", "full_attention"]
     ),
@@ -55,26 +57,80 @@ def batch() -> Batch:
     return join(PROMPTS, RESPONSES, pad_id=PAD)
 
 
+def alone(model: Any, prompt: list[int], response: list[int]) -> Tensor:
+    """The token at place t is predicted at t−1."""
+    logits: Tensor = model(input_ids=torch.tensor([prompt + response])).logits[0]
+    return logits[len(prompt) - 1 : len(prompt) + len(response) - 1]
+
+
+@pytest.mark.parametrize("few", [0, FEW])
+@pytest.mark.parametrize("make", [join, pack])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_response_logits_equal_a_plain_forward_of_each_row_alone(name):
-    model, padded = model_of(name), batch()
+def test_response_logits_equal_a_plain_forward_of_each_row_alone(name, make, few):
+    model = model_of(name)
     with torch.no_grad():
-        logits = response_logits(model, padded)
-        assert logits.shape == (len(PROMPTS), padded.response_columns, VOCABULARY)
-        for row, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
-            alone = model(input_ids=torch.tensor([prompt + response])).logits[0]
-            # the token at place t is predicted at t−1
-            expected = alone[len(prompt) - 1 : len(prompt) + len(response) - 1]
-            torch.testing.assert_close(logits[row, : len(response)], expected, rtol=1e-4, atol=1e-4)
+        logits_NV = response_logits(model, make(PROMPTS, RESPONSES, pad_id=PAD), few=few)
+        expected_NV = torch.cat([alone(model, *row) for row in zip(PROMPTS, RESPONSES, strict=True)])
+    torch.testing.assert_close(logits_NV, expected_NV, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_a_response_costs_is_what_it_costs_alone(name):
+    model = model_of(name)
+    with torch.no_grad():
+        expected = [
+            -alone(model, prompt, response).log_softmax(-1)[range(len(response)), response].sum().item()
+            for prompt, response in zip(PROMPTS, RESPONSES, strict=True)
+        ]
+    assert response_nats(model, batch()) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_stands_on_the_padding_changes_nothing(name):
     model = model_of(name)
+    one, other = (frozen_response_logits(model, join(PROMPTS, RESPONSES, pad_id=pad)) for pad in (PAD, 55))
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("few", [0, FEW])
+def test_attention_is_told_to_look_back_and_given_no_mask(few, monkeypatch):
+    """With one, it takes slower kernels and keeps B·T² of it in each layer."""
+    asked: list[tuple[Any, bool]] = []
+    own = functional.scaled_dot_product_attention
+
+    def seen(*heads: Tensor, attn_mask: Any = None, is_causal: bool = False, **options: Any) -> Tensor:
+        asked.append((attn_mask, is_causal))
+        return own(*heads, attn_mask=attn_mask, is_causal=is_causal, **options)
+
+    model = model_of("llama")
+    head_form(model)  # tries the model once
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", seen)
+    response_logits(model, batch(), few=few)
+    assert asked == [(None, True)] * 2
+
+
+def test_a_row_may_fill_a_learned_table_of_positions_to_its_end():
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=41)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    filled = join([[3, 1], [5] * 40], [[4], [6]], pad_id=PAD)
+    assert filled.input_ids_LT.shape == (2, 48)
     with torch.no_grad():
-        one, other = (response_logits(model, join(PROMPTS, RESPONSES, pad_id=pad)) for pad in (PAD, 55))
-    mask = batch().response_mask_BR
-    torch.testing.assert_close(one[mask], other[mask], rtol=1e-5, atol=1e-5)
+        expected_NV = torch.cat([alone(model, [3, 1], [4]), alone(model, [5] * 40, [6])])
+    for few in (0, FEW):
+        torch.testing.assert_close(response_logits(model, filled, few=few), expected_NV, rtol=1e-4, atol=1e-4)
+
+
+def test_logits_are_few_by_what_the_model_would_make_of_them():
+    """After a short prompt beside a long one, that is far more than there are response tokens."""
+    made: list[int] = []
+    model = model_of("llama")
+    head_form(model)  # tries the model once
+    model.lm_head.register_forward_pre_hook(lambda _, inputs: made.append(inputs[0].shape[1]))
+    uneven = join([[1], [2] * 100], [[3], [4]], pad_id=PAD)
+    for few in (2 * 112 * VOCABULARY - 1, 2 * 112 * VOCABULARY):
+        frozen_response_logits(model, uneven, few=few)
+    assert made == [0, 112]  # no logits at all: the head is computed beside the model
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
@@ -90,13 +146,13 @@ def test_predictions_do_not_see_the_token_that_they_predict():
     one = join([[3, 1, 4]], [[1, 2, 3]], pad_id=PAD)
     other = join([[3, 1, 4]], [[1, 2, 50]], pad_id=PAD)
     with torch.no_grad():
-        torch.testing.assert_close(response_logits(model, one)[0, :3], response_logits(model, other)[0, :3])
+        torch.testing.assert_close(response_logits(model, one), response_logits(model, other))
 
 
 class Counting(nn.Module):
-    """A model that takes ids and mask only: no positions, no logits_to_keep."""
+    """A model that takes ids only: no positions, no logits_to_keep."""
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, use_cache: bool = True) -> Any:
+    def forward(self, input_ids: Tensor, use_cache: bool = True) -> Any:
         assert not use_cache
         return SimpleNamespace(logits=torch.nn.functional.one_hot(input_ids, VOCABULARY).float())
 
@@ -104,8 +160,7 @@ class Counting(nn.Module):
 def test_a_model_without_positions_and_logits_to_keep_is_read_in_the_same_place():
     padded = join([[3, 1, 4], [5]], [[1, 2], [6, 7, 8]], pad_id=PAD)
     said = response_logits(Counting(), padded).argmax(-1)  # it says the token that it reads: the one before
-    assert said[0, :2].tolist() == [4, 1]
-    assert said[1, :3].tolist() == [5, 6, 7]
+    assert said.tolist() == [4, 1, 5, 6, 7]
 
 
 def test_an_engine_around_the_model_is_seen_through():

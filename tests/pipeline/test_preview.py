@@ -90,8 +90,8 @@ def test_the_ids_shown_are_the_ids_trained_on(folder: Path, tmp_path: Path, monk
         batch = own(prompts, responses, **options)
         masks = batch.response_mask_BR
         learned = [ids[mask].tolist() for ids, mask in zip(batch.response_ids_BR, masks, strict=True)]
-        columns = zip(batch.input_ids_BT, batch.attention_mask_BT, learned, strict=True)
-        read.append(([ids[mask].tolist()[: -len(after)] for ids, mask, after in columns], learned))
+        columns = zip(batch.input_ids_LT.tolist(), batch.first_B.tolist(), strict=True)
+        read.append(([ids[: first + 1] for ids, first in columns], learned))
         return batch
 
     monkeypatch.setattr(loop.objective, "join", join)

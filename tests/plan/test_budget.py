@@ -15,7 +15,10 @@ TEACHER = ModelShape(
     parameters=32_000_000_000, vocabulary=152_000, hidden=5120, layers=64, query=8192, key_value=1024,
     intermediate=25_600, tied=False,
 )  # fmt: skip
-INPUTS = Inputs(rows=8, prompt=512, response=512, teacher_prompt=1024, sampled_rows=8, sampled_prompt=512)
+INPUTS = Inputs(
+    rows=8, prompt=512, uneven=0, response=512, row=1024, teacher_prompt=1024, teacher_uneven=0, teacher_row=1536,
+    sampled_rows=8, sampled_prompt=512,
+)  # fmt: skip
 JOB = Job(
     student=STUDENT, teacher=TEACHER, teacher_dtype="bf16", quantization="none", precision="bf16", stage=1, processes=8,
     accumulation=1, signals=frozenset({"sequence", "off_policy", "on_policy"}), new_tokens=256, inputs=(INPUTS,),

@@ -18,6 +18,7 @@ from dudi_kit.plan.memory import (
     estimate,
     layer_bytes,
     mask_bytes,
+    needs_mask,
     rollout_bytes,
     teacher_bytes,
 )
@@ -28,7 +29,10 @@ P = 1000
 SHAPE = ModelShape(
     parameters=P, vocabulary=50, hidden=8, layers=2, query=8, key_value=4, intermediate=16, norms=2, tied=True
 )
-INPUTS = Inputs(rows=2, prompt=16, response=32, teacher_prompt=48, sampled_rows=4, sampled_prompt=16)
+INPUTS = Inputs(
+    rows=2, prompt=16, uneven=0, response=32, row=48, teacher_prompt=48, teacher_uneven=0, teacher_row=80,
+    sampled_rows=4, sampled_prompt=16,
+)  # fmt: skip
 JOB = Job(
     student=SHAPE,
     teacher=replace(SHAPE, parameters=10 * P, vocabulary=60),
@@ -183,13 +187,22 @@ FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
 ROWS, COLUMNS = 4, 96
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["alone", "packed"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 4), (torch.bfloat16, 2)], ids=["fp32", "bf16"])
-def test_a_layer_keeps_what_autograd_keeps(family: str, dtype: torch.dtype, size: int) -> None:
-    one, three = (_kept(_config(family, layers), dtype) for layers in (1, 3))
+def test_a_layer_keeps_what_autograd_keeps(family: str, dtype: torch.dtype, size: int, packed: bool) -> None:
+    one, three = (_kept(_config(family, layers), dtype, packed) for layers in (1, 3))
     shape = shape_of(_config(family, 1), 0)
-    expected = ROWS * COLUMNS * layer_bytes(shape, size) + mask_bytes(ROWS, COLUMNS, size)
+    mask = mask_bytes(ROWS, COLUMNS, size) if needs_mask(replace(JOB, packs=packed), shape, COLUMNS) else 0
+    expected = ROWS * COLUMNS * layer_bytes(shape, size) + mask
     assert (three - one) / 2 == pytest.approx(expected, rel=0.05)
+
+
+def test_a_window_that_is_shorter_than_a_line_needs_a_mask() -> None:
+    short = replace(SHAPE, window=48)
+    assert [needs_mask(JOB, short, columns) for columns in (47, 48)] == [False, True]
+    masked = replace(JOB, student=short)
+    assert activations(masked, INPUTS) - activations(JOB, INPUTS) == 2 * mask_bytes(2 * 2, 48, 4)
 
 
 def _config(family: str, layers: int) -> PreTrainedConfig:
@@ -200,8 +213,8 @@ def _config(family: str, layers: int) -> PreTrainedConfig:
     )  # fmt: skip
 
 
-def _kept(config: PreTrainedConfig, dtype: torch.dtype) -> int:
-    """Bytes of all storages that a forward pass of a padded batch saves for backward; weights left out."""
+def _kept(config: PreTrainedConfig, dtype: torch.dtype, packed: bool) -> int:
+    """Bytes of all storages that a forward pass saves for backward; weights left out. packed: two rows in a line."""
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -212,10 +225,10 @@ def _kept(config: PreTrainedConfig, dtype: torch.dtype) -> int:
             kept[storage.data_ptr()] = storage
         return tensor
 
-    mask = torch.ones(ROWS, COLUMNS, dtype=torch.long)
-    mask[0, :7] = 0  # padding on the left
+    ids = torch.ones(ROWS, COLUMNS, dtype=torch.long)
+    positions = {"position_ids": (torch.arange(COLUMNS) % 50).expand(ROWS, -1)} if packed else {}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(input_ids=torch.ones_like(mask), attention_mask=mask, use_cache=False, logits_to_keep=1)
+        model(input_ids=ids, **positions, use_cache=False, logits_to_keep=1)
     return sum(storage.nbytes() for storage in kept.values())
 
 

@@ -10,11 +10,11 @@ from torch import nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from dudi_kit.data.batches import join
-from dudi_kit.models.reading import response_logits
 from dudi_kit.models.reference import frozen_copy
 from dudi_kit.plan.schema import ModelSource
 from dudi_kit.train import assembly
 from dudi_kit.train.assembly import start_student
+from tests.reading import response_logits
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Between sampling and the optimizer nothing of ours has the host wait for the device.
 
-Only transformers does, which looks in each pass whether its mask hides anything (`test_reads` counts that). The device
+Only transformers does, which looks in each pass whether rows share a line (`test_reads` counts that). The device
 is `meta`: what would read a number off it fails, and every copy to it is seen, and how it was asked for.
 """
 
@@ -100,6 +100,11 @@ def waits_in_a_step(objective: Objective, asked: Models, pairs: list[Pair]) -> i
     return copies.waiting + makings.waiting
 
 
+@pytest.fixture(autouse=True)
+def _as_if_transformers_had_looked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda at_BT: (at_BT == 0).cumsum(-1))
+
+
 @pytest.fixture(scope="module")
 def there() -> Models:
     return Models(*(placed(model) for model in models()))
@@ -110,9 +115,7 @@ ROWS = [pair(i, item) for i, item in enumerate(ITEMS)]
 
 @pytest.mark.parametrize("packing", [False, True])
 @pytest.mark.parametrize("few", [0, FEW])
-def test_all_signals(there, few, packing, monkeypatch):
-    # transformers looks whether rows share a line
-    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda at_BT: (at_BT == 0).cumsum(-1))
+def test_all_signals(there, few, packing):
     options = {"few": few, "packing": packing}
     objective = Objective(settings(WHOLE), padding=Padding(PAD, PAD), pieces=PIECES, **options)
     assert waits_in_a_step(objective, there, ROWS) == 0
