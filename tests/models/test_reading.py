@@ -9,9 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
     Gemma3TextConfig,
     GPT2Config,
+    Lfm2Config,
     LlamaConfig,
+    MambaConfig,
     Qwen2Config,
     Qwen3Config,
 )
@@ -72,6 +76,26 @@ def test_response_logits_equal_a_plain_forward_of_each_row_alone(name, make, few
         logits_NV = response_logits(model, make(PROMPTS, RESPONSES, pad_id=PAD), few=few)
         expected_NV = torch.cat([alone(model, *row) for row in zip(PROMPTS, RESPONSES, strict=True)])
     torch.testing.assert_close(logits_NV, expected_NV, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3),
+        FalconConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, alibi=True),
+        Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"]),
+        MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, initializer_range=0.3),
+    ],
+    ids=lambda config: str(config.model_type),
+)
+def test_distances_convolutions_and_states_do_not_know_of_padding_either(config):
+    torch.manual_seed(0)
+    model: Any = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        expected_NV = torch.cat([alone(model, *row) for row in zip(PROMPTS, RESPONSES, strict=True)])
+    for few in (0, FEW):
+        said_NV = frozen_response_logits(model, batch(), few=few)
+        torch.testing.assert_close(said_NV, expected_NV, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
