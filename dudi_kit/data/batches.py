@@ -43,9 +43,6 @@ class Batch:
     first_B: Tensor
     """Column of its last prompt token, which predicts its first response token."""
 
-    earliest: int
-    """The first of these columns: nothing before it predicts a response."""
-
     longest: int
     """Tokens of the longest row. Columns from there on hold none."""
 
@@ -128,7 +125,15 @@ def _laid(
             line_of[row], first[row] = number, end - len(responses[row]) - 1
             start = end
     ids_BR, mask_BR = pad(responses, pad_id, side="right", multiple=multiple)
-    return Batch(ids_LT, None, ids_BR, mask_BR, torch.tensor(line_of), torch.tensor(first), min(first), longest)
+    return Batch(
+        input_ids_LT=ids_LT,
+        position_ids_LT=None,
+        response_ids_BR=ids_BR,
+        response_mask_BR=mask_BR,
+        line_B=torch.tensor(line_of),
+        first_B=torch.tensor(first),
+        longest=longest,
+    )
 
 
 def _positions(lines: Sequence[Sequence[int]], batch: Batch) -> Tensor:
@@ -162,13 +167,13 @@ def _first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
 def pad(
     sequences: Sequence[Sequence[int]], pad_id: int, *, side: str, multiple: int = MULTIPLE
 ) -> tuple[Tensor, Tensor]:
-    """Ids [B, L] padded on the `left` or `right`, and the mask of what is real; L is rounded up to `multiple`."""
+    """Ids [B, C] padded on the `left` or `right`, and the mask of what is real; C is rounded up to `multiple`."""
     longest = max(1, *(len(ids) for ids in sequences)) if sequences else 1
     columns = _rounded(longest, multiple)
-    ids_BL = torch.full((len(sequences), columns), pad_id, dtype=torch.long)
-    mask_BL = torch.zeros((len(sequences), columns), dtype=torch.bool)
+    ids_BC = torch.full((len(sequences), columns), pad_id, dtype=torch.long)
+    mask_BC = torch.zeros((len(sequences), columns), dtype=torch.bool)
     for row, ids in enumerate(sequences):
         place = slice(columns - len(ids), columns) if side == "left" else slice(0, len(ids))
-        ids_BL[row, place] = torch.tensor(ids, dtype=torch.long)
-        mask_BL[row, place] = True
-    return ids_BL, mask_BL
+        ids_BC[row, place] = torch.tensor(ids, dtype=torch.long)
+        mask_BC[row, place] = True
+    return ids_BC, mask_BC

@@ -61,6 +61,18 @@ def pieces_of(model: nn.Module) -> int:
     return int(getattr(weight, "ds_shape", weight.shape)[0])
 
 
+def head_of(model: nn.Module) -> nn.Module | None:
+    """The module that makes logits out of hidden states."""
+    find = getattr(inner(model), "get_output_embeddings", None)
+    found: nn.Module | None = find() if find is not None else None
+    return found
+
+
+def is_shared_out(model: nn.Module) -> bool:
+    """Over processes, which then must all ask for the head in one way: each gathers it together with the others."""
+    return any(hasattr(p, "ds_id") for p in inner(model).get_output_embeddings().parameters(recurse=False))
+
+
 @contextmanager
 def hidden_states(model: nn.Module) -> Iterator[list[Tensor]]:
     """Inside, what a forward pass gives to the head: [B, T, H] is added to the list at each."""
@@ -83,8 +95,7 @@ def _gathered(linear: nn.Linear) -> Any:
 
 
 def _found(model: Any) -> HeadForm | None:
-    find = getattr(model, "get_output_embeddings", None)
-    linear = find() if find is not None else None
+    linear = head_of(model)
     if type(linear) is not nn.Linear or model.base_model is model or linear.weight.is_meta or _is_spread(model):
         return None
     config = model.config.get_text_config()
@@ -122,7 +133,7 @@ def _is_true(model: Any, form: HeadForm, linear: nn.Linear) -> bool:
     hook = model.base_model.register_forward_hook(enlarge)
     try:
         ids = torch.arange(3, device=linear.weight.device).unsqueeze(0) % len(linear.weight)
-        own = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.flatten(0, 1)
+        own = model(input_ids=ids, use_cache=False).logits.flatten(0, 1)
     finally:
         hook.remove()
         model.train(was_training)

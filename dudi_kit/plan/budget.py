@@ -185,7 +185,10 @@ def _micro_batch(job: Job, limit: int) -> Change | None:
 
 
 def _cut(inputs: Inputs, longest: int) -> Inputs:
-    """The same rows, no longer than that: prompts of student and teacher lose what the student's row has too much."""
+    """The same rows, no longer than that: what a response loses is not read by the teacher either."""
     lost = max(inputs.row - longest, 0)
-    shorter = ("prompt", "row", "teacher_prompt", "teacher_row", "sampled_prompt")
-    return inputs._replace(**{name: max(getattr(inputs, name) - lost, 16) for name in shorter})
+    shorter = ("prompt", "response", "row", "sampled_prompt")
+    return inputs._replace(
+        **{name: min(getattr(inputs, name), longest) for name in shorter},
+        teacher_row=max(inputs.teacher_row - lost, 16),
+    )

@@ -7,6 +7,7 @@ from dudi_kit.plan.arithmetic import Arithmetic
 from dudi_kit.plan.job import Inputs
 from dudi_kit.plan.loss_memory import padded
 from dudi_kit.plan.rows import Row
+from dudi_kit.recipe.schema.verbalizer import Term
 
 STEPS = 500
 """Steps that are looked at: enough for most epochs, and done in a second."""
@@ -34,26 +35,21 @@ def largest_inputs(
 
 
 def _inputs(part: Sequence[Row], at_once: int, sampled: int) -> Inputs:
-    read = [(len(row.prompt), _answer(row)) for row in part]
-    taught = [(len(ids), _answer(row)) for row in part for ids in row.teacher_prompts.values()] or [(0, 0)]
     return Inputs(
         rows=len(part),
-        prompt=padded(max(prompt for prompt, _ in read)),
-        uneven=_uneven(read),
-        response=padded(max(response for _, response in read)),
-        row=padded(max(map(sum, read))),
-        teacher_prompt=padded(max(prompt for prompt, _ in taught)),
-        teacher_uneven=_uneven(taught),
-        teacher_row=padded(max(map(sum, taught))),
+        prompt=padded(max(len(row.prompt) for row in part)),
+        response=padded(max(_answer(row) for row in part)),
+        row=padded(max(len(row.prompt) + _answer(row) for row in part)),
+        teacher_prompt=padded(max(_asked(row, "on_policy") for row in part)),
+        teacher_row=padded(max(_asked(row, "off_policy") + _answer(row) for row in part)),
         sampled_rows=at_once,
         sampled_prompt=sampled,
     )
 
 
-def _uneven(read: Sequence[tuple[int, int]]) -> int:
-    """read: tokens of prompts and of their responses."""
-    prompts = [prompt for prompt, _ in read]
-    return padded(max(prompts) - min(prompts))
+def _asked(row: Row, term: Term) -> int:
+    """Tokens of the teacher's prompt; none where it is not asked."""
+    return len(row.teacher_prompts.get(term, ()))
 
 
 def _answer(row: Row) -> int:

@@ -20,16 +20,16 @@ class Inputs(NamedTuple):
     """Of a micro-batch."""
 
     prompt: int
-    uneven: int
-    """By how much the longest prompt exceeds the shortest."""
-
     response: int
     row: int
     """A prompt with its response."""
 
     teacher_prompt: int
-    teacher_uneven: int
+    """Before a rollout."""
+
     teacher_row: int
+    """With a response of the corpus."""
+
     sampled_rows: int
     """Prompts that a process continues at once; 0 where a server does it."""
 

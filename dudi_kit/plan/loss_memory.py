@@ -12,7 +12,8 @@ logarithms, a mixture, the pull and the gradient."""
 
 def student_predictions(job: Job, inputs: Inputs) -> int:
     """The student's at response tokens."""
-    return predicted(job.student, tokens(job, inputs, job.sides), own_positions(job, inputs), job.size)
+    whole = student_is_whole(job, inputs)
+    return predicted(job.student, tokens(job, inputs, job.sides), job.size, whole=whole)
 
 
 def teacher_predictions(job: Job, inputs: Inputs) -> int:
@@ -20,7 +21,7 @@ def teacher_predictions(job: Job, inputs: Inputs) -> int:
     if job.teacher is None or not job.teacher_terms:
         return 0
     theirs, size = tokens(job, inputs, job.teacher_terms), BYTES[job.teacher_dtype]
-    return predicted(job.teacher, theirs, teacher_own_positions(job, inputs), size)
+    return predicted(job.teacher, theirs, size, whole=teacher_is_whole(job, inputs))
 
 
 def loss_bytes(job: Job, inputs: Inputs) -> int:
@@ -31,7 +32,7 @@ def loss_bytes(job: Job, inputs: Inputs) -> int:
     """
     mine = student_predictions(job, inputs)
     passing = 2 * mine + teacher_predictions(job, inputs) + chunks(job, inputs) + strip_bytes(job, inputs)
-    if is_whole(job.student, own_positions(job, inputs)):
+    if student_is_whole(job, inputs):
         return max(passing, 3 * mine + matrix(job, job.size))
     return max(
         passing + matrix(job, FP32), 2 * mine + matrix(job, FP32) + (matrix(job, job.size) if job.size < FP32 else 0)
@@ -47,11 +48,11 @@ def chunks(job: Job, inputs: Inputs) -> int:
     """Logits of a chunk, of each model that is read by its hidden states. It has as many positions for both."""
     mine = tokens(job, inputs, job.sides)
     positions = min(mine, chunk_bytes(job.size, grouped=job.has_groups) // (widest(job) * job.size) or 1)
-    found = 0 if is_whole(job.student, own_positions(job, inputs)) else positions * job.student.vocabulary * job.size
+    found = 0 if student_is_whole(job, inputs) else positions * job.student.vocabulary * job.size
     theirs = tokens(job, inputs, job.teacher_terms)
     if job.teacher is None or not theirs:
         return found
-    each = _told_bytes(job, whole=is_whole(job.teacher, teacher_own_positions(job, inputs)))
+    each = _told_bytes(job, whole=teacher_is_whole(job, inputs))
     if job.spans:  # the log-probabilities of its own tokens come first, in chunks of its own size
         own = BYTES[job.teacher_dtype]
         positions = max(positions, chunk_bytes(own) // (job.teacher.vocabulary * own))
@@ -75,14 +76,21 @@ def widest(job: Job) -> int:
     return max(job.student.vocabulary, job.teacher.vocabulary if job.teacher and job.teacher_terms else 0)
 
 
-def predicted(shape: ModelShape, positions: int, own: int, size: int) -> int:
-    """Logits where they are few, else hidden states of the positions. own: those of which the model computes logits."""
-    return (own * shape.vocabulary if is_whole(shape, own) else positions * shape.hidden) * size
+def predicted(shape: ModelShape, positions: int, size: int, *, whole: bool) -> int:
+    """Logits where they are few, else hidden states."""
+    return positions * (shape.vocabulary if whole else shape.hidden) * size
 
 
-def is_whole(shape: ModelShape, own: int) -> bool:
-    """The model's own logits are asked for."""
-    return own * shape.vocabulary <= FEW
+def student_is_whole(job: Job, inputs: Inputs) -> bool:
+    """It is asked for its own logits."""
+    return job.stage < 3 and tokens(job, inputs, job.sides) * job.student.vocabulary <= FEW
+
+
+def teacher_is_whole(job: Job, inputs: Inputs) -> bool:
+    """The same of the teacher."""
+    assert job.teacher is not None, "asked for a teacher that there is"
+    few = tokens(job, inputs, job.teacher_terms) * job.teacher.vocabulary <= FEW
+    return few and job.placement != "sharded"
 
 
 def matrix(job: Job, size: int) -> int:
@@ -111,16 +119,6 @@ def teacher_columns(job: Job, inputs: Inputs) -> int:
     """Of a line that the teacher reads."""
     sides = {"off_policy": inputs.teacher_row, "on_policy": padded(inputs.teacher_prompt + job.new_tokens)}
     return max(length for term, length in sides.items() if term in job.signals)
-
-
-def own_positions(job: Job, inputs: Inputs) -> int:
-    """Positions whose logits the student computes where it is asked for its own: all after its shortest prompt."""
-    return inputs.rows * job.sides * (response_columns(job, inputs) + inputs.uneven)
-
-
-def teacher_own_positions(job: Job, inputs: Inputs) -> int:
-    """The same of the teacher."""
-    return inputs.rows * job.teacher_terms * (response_columns(job, inputs) + inputs.teacher_uneven)
 
 
 def padded(tokens: int) -> int:

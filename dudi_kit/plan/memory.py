@@ -14,10 +14,9 @@ from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
 from dudi_kit.plan.loss_memory import (
     chunks,
     columns,
-    is_whole,
     loss_bytes,
-    own_positions,
     strip_bytes,
+    student_is_whole,
     teacher_columns,
     teacher_predictions,
 )
@@ -177,7 +176,7 @@ def heap_bytes(job: Job, inputs: Inputs) -> int:
         return 0
     read = inputs.rows * job.sides * columns(job, inputs)
     widest = read * max(job.student.intermediate, job.student.hidden) * job.size
-    whole = is_whole(job.student, own_positions(job, inputs))
+    whole = student_is_whole(job, inputs)
     logits = strip_bytes(job, inputs)
     if whole:
         chunk = chunks(job, inputs)

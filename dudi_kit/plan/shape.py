@@ -13,6 +13,10 @@ HEAD_NORMS = frozenset({"qwen3", "qwen3_moe", "gemma3", "gemma3_text", "gemma4",
 UNGATED = frozenset({"apertus", "gpt2", "gpt_neox", "opt", "bloom", "phi", "falcon", "starcoder2", "nemotron"})
 """Families whose feed-forward part has two matrices instead of three."""
 
+MASKED = frozenset({"bloom", "mpt", "falcon", "gemma2"})
+"""Families whose attention is never left to see for itself what is before it: distances are in the mask, or scores are
+capped, which quick kernels don't do."""
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -47,7 +51,7 @@ class ModelShape:
     gated: bool = True
     tied: bool = True
     window: int | None = None
-    """Tokens that some layers see at most; None where all see everything."""
+    """Tokens that some layers see at most; 0 where attention takes a mask always, None where it never needs one."""
 
     @property
     def embeddings(self) -> int:
@@ -78,7 +82,7 @@ def shape_of(config: PreTrainedConfig, parameters: int) -> ModelShape:
         fp32_norms=kind.startswith("gemma"),
         gated=kind not in UNGATED,
         tied=bool(getattr(config, "tie_word_embeddings", True)),
-        window=getattr(config, "sliding_window", None),
+        window=0 if kind in MASKED else getattr(config, "sliding_window", None),
     )
 
 

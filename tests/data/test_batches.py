@@ -18,7 +18,7 @@ def test_layout_by_hand():
     assert b.response_mask_BR.tolist() == [[True, False], [True, True]]
     assert b.response_columns == 2
     assert (b.line_B.tolist(), b.first_B.tolist()) == ([0, 1], [2, 0])
-    assert (b.earliest, b.longest) == (0, 4)
+    assert b.longest == 4
 
 
 def test_mask_comes_from_lengths_when_pad_is_the_end_of_turn():
@@ -57,7 +57,7 @@ def test_to_keeps_everything():
     moved = b.to(torch.device("meta"))
     values = [getattr(moved, field.name) for field in dataclasses.fields(moved)]
     assert {value.device.type for value in values if isinstance(value, torch.Tensor)} == {"meta"}
-    assert (moved.earliest, moved.longest) == (1, 3)
+    assert moved.longest == 3
 
 
 # --- rows that share lines
@@ -103,4 +103,4 @@ def test_a_batch_says_where_each_response_token_is_predicted(make):
     for line, first, prompt, response in zip(b.line_B, b.first_B, prompts, responses, strict=True):
         read = b.input_ids_LT[line, first : first + len(response) + 1].tolist()
         assert read == [prompt[-1], *response]
-    assert (b.earliest, b.longest) == (0, 9)
+    assert b.longest == 9

@@ -23,7 +23,7 @@ from transformers import (
 from dudi_kit.data.batches import Batch, join, pack
 from dudi_kit.models.head_form import head_form
 from dudi_kit.models.loading import with_contiguous_head
-from dudi_kit.models.reading import FEW, response_nats
+from dudi_kit.models.reading import FEW, Places, predictions, response_nats
 from tests.reading import frozen_response_logits, response_logits
 
 VOCABULARY, PAD = 60, 7
@@ -145,16 +145,43 @@ def test_a_row_may_fill_a_learned_table_of_positions_to_its_end():
         torch.testing.assert_close(response_logits(model, filled, few=few), expected_NV, rtol=1e-4, atol=1e-4)
 
 
-def test_logits_are_few_by_what_the_model_would_make_of_them():
-    """After a short prompt beside a long one, that is far more than there are response tokens."""
+@pytest.mark.parametrize(("few", "own"), [(0, 0), (FEW, 3)])
+def test_a_model_makes_logits_of_response_tokens_and_no_others(few, own):
+    """After a short prompt beside a long one, there are far more columns than response tokens."""
     made: list[int] = []
     model = model_of("llama")
     head_form(model)  # tries the model once
-    model.lm_head.register_forward_pre_hook(lambda _, inputs: made.append(inputs[0].shape[1]))
-    uneven = join([[1], [2] * 100], [[3], [4]], pad_id=PAD)
-    for few in (2 * 112 * VOCABULARY - 1, 2 * 112 * VOCABULARY):
-        frozen_response_logits(model, uneven, few=few)
-    assert made == [0, 112]  # no logits at all: the head is computed beside the model
+    model.lm_head.register_forward_hook(lambda _, __, out: made.append(out.shape[:-1].numel()))
+    frozen_response_logits(model, join([[1], [2] * 100], [[3], [4, 5]], pad_id=PAD), few=few)
+    assert made == [own]
+
+
+def test_a_model_whose_head_is_not_called_says_the_same():
+    """It multiplies by the head's weight itself, so that nobody can give it fewer rows."""
+    model = model_of("llama")
+    expected_NV = frozen_response_logits(model, batch())
+    model.lm_head.forward = None
+
+    def forward(input_ids: Tensor, use_cache: bool) -> Any:
+        return SimpleNamespace(logits=model.model(input_ids, use_cache=use_cache)[0] @ model.lm_head.weight.T)
+
+    model.forward = forward
+    with torch.no_grad(), predictions(model, batch(), places(batch()), few=FEW) as said:
+        torch.testing.assert_close(said.rows, expected_NV)
+
+
+@pytest.mark.parametrize("stage_3", [False, True])
+def test_processes_that_share_a_model_out_all_ask_for_hidden_states(stage_3, monkeypatch):
+    """Or one of them would gather the head once more than another whose responses are shorter."""
+    model = model_of("llama")
+    if stage_3:
+        monkeypatch.setattr(model.lm_head.weight, "ds_id", 0, raising=False)
+    with torch.no_grad(), predictions(model, batch(), places(batch()), few=FEW) as said:
+        assert (said.head is not None) == stage_3
+
+
+def places(batch: Batch) -> Places:
+    return Places(*batch.response_mask_BR.nonzero(as_tuple=True))
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])

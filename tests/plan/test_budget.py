@@ -16,7 +16,7 @@ TEACHER = ModelShape(
     intermediate=25_600, tied=False,
 )  # fmt: skip
 INPUTS = Inputs(
-    rows=8, prompt=512, uneven=0, response=512, row=1024, teacher_prompt=1024, teacher_uneven=0, teacher_row=1536,
+    rows=8, prompt=512, response=512, row=1024, teacher_prompt=1024, teacher_row=1536,
     sampled_rows=8, sampled_prompt=512,
 )  # fmt: skip
 JOB = Job(

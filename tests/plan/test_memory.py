@@ -30,7 +30,7 @@ SHAPE = ModelShape(
     parameters=P, vocabulary=50, hidden=8, layers=2, query=8, key_value=4, intermediate=16, norms=2, tied=True
 )
 INPUTS = Inputs(
-    rows=2, prompt=16, uneven=0, response=32, row=48, teacher_prompt=48, teacher_uneven=0, teacher_row=80,
+    rows=2, prompt=16, response=32, row=48, teacher_prompt=48, teacher_row=80,
     sampled_rows=4, sampled_prompt=16,
 )  # fmt: skip
 JOB = Job(

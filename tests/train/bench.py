@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ RECIPE: dict[str, Any] = {
 
 ROWS = 24
 
+GRACE = 15.0
+"""Seconds that the others have once a process has failed, as in `dudi_kit.train.processes`."""
+
+_READING = threading.Lock()
+
 
 class Bench:
     """A folder with models, rows and recipe, and the runs of it."""
@@ -81,6 +87,7 @@ class Bench:
         self.recipe = folder / "recipe.yaml"
         self.output = folder / "outputs"
         self._planning = threading.Lock()
+        warm.import_once(ENVIRONMENT)
         self.recipe.write_text(yaml.safe_dump(RECIPE, sort_keys=False), encoding="utf-8")
         rows = [_row(i, language) for i in range(ROWS // len(LANGUAGES)) for language in LANGUAGES]
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
@@ -134,21 +141,12 @@ class Bench:
         self.start(run, processes, headless=headless, profile=profile).finish()
         return run
 
-    def launch(self, name: str, processes: int = 1, **settings: str) -> RunDir:
-        """Plan, and train by the command line that the plan prints: torchrun, where there are several processes."""
-        run = self.plan(name, processes, **settings)
-        words = [sys.executable, *launch_command(processes, str(run.path), resume=False)]
-        ended = subprocess.run(
-            words,
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert ended.returncode == 0, ended.stdout
-        return run
+    def launch(self, run: RunDir, processes: int = 1, *, resume: bool = False) -> str:
+        """Train by the command line that the plan prints: torchrun, where there are several processes. What it said."""
+        words = [sys.executable, *launch_command(processes, str(run.path), resume=resume)]
+        ended = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout + ended.stderr
 
 
 class Worker:
@@ -159,22 +157,25 @@ class Worker:
         module = "tests.train.headless" if headless else "dudi_kit.pipeline.worker"
         words = [module, str(run.path), *["--resume"] * resume, *["--profile"] * profile]
         self.log = run.path.with_name(f"{run.path.name}{'.resumed' if resume else ''}.log")
-        self.ranks = warm.start(words, processes, self.log, ENVIRONMENT)
+        with _READING:  # starting one looks after those that have ended
+            self.ranks = warm.start(words, processes, self.log, ENVIRONMENT)
 
     @property
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
     def wait(self) -> int:
-        """The exit code of the first that fails, with which all end; 0 if none does."""
-        give_up = time.monotonic() + 300
+        """The exit code of the first that fails, after which the others have a while to end; 0 if none does."""
+        give_up, failed = time.monotonic() + 300, None
         try:
-            while any(rank.exitcode is None for rank in self.ranks):
-                if failed := [rank.exitcode for rank in self.ranks if rank.exitcode]:
-                    return failed[0]
-                assert time.monotonic() < give_up, self.said
-                wait([rank.sentinel for rank in self.ranks if rank.exitcode is None], timeout=1)
-            return next((rank.exitcode for rank in self.ranks if rank.exitcode), 0)
+            while running := [rank for rank in self.ranks if _code(rank) is None]:
+                if failed is None and (codes := [_code(rank) for rank in self.ranks if _code(rank)]):
+                    failed, give_up = codes[0], time.monotonic() + GRACE
+                if time.monotonic() > give_up:
+                    assert failed is not None, self.said
+                    break
+                wait([rank.sentinel for rank in running], timeout=1)
+            return failed or next((code for code in map(_code, self.ranks) if code), 0)
         finally:
             self.kill()
 
@@ -187,7 +188,7 @@ class Worker:
         """SIGKILL to all processes as soon as a file or folder is there."""
         give_up = time.monotonic() + 300
         while not place.exists():
-            assert all(rank.exitcode is None for rank in self.ranks), self.said
+            assert all(_code(rank) is None for rank in self.ranks), self.said
             assert time.monotonic() < give_up, self.said
             time.sleep(0.0005)
         self.kill()
@@ -195,9 +196,16 @@ class Worker:
     def kill(self) -> None:
         """SIGKILL to all of them at once."""
         for rank in self.ranks:
-            rank.kill()
+            if _code(rank) is None:
+                rank.kill()
         for rank in self.ranks:
             rank.join()
+
+
+def _code(rank: BaseProcess) -> int | None:
+    """Its exit code. Threads that read one at once would find an empty pipe."""
+    with _READING:
+        return rank.exitcode
 
 
 def metrics(run: RunDir) -> list[dict[str, Any]]:

@@ -157,8 +157,13 @@ class Runs:
         """Ask for several at once, so that they run side by side."""
         for name in names:
             if name not in self._futures:
-                begin = self.bench.launch if name in LAUNCHED else self.bench.train
-                self._futures[name] = self.pool.submit(begin, name, **RUNS[name])
+                train = self._launched if name in LAUNCHED else self.bench.train
+                self._futures[name] = self.pool.submit(train, name, **RUNS[name])
+
+    def _launched(self, name: str, processes: int = 1, **settings: str) -> RunDir:
+        run = self.bench.plan(name, processes, **settings)
+        self.bench.launch(run, processes)
+        return run
 
     def submit(self, story: Callable[[], Any]) -> Future[Any]:
         """Something else that starts processes. It may wait for what was submitted before it."""

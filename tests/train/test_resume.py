@@ -79,7 +79,7 @@ class Stories:
 
     def _two(self) -> Ending:
         run = self.bench.killed("killed-two", "step-2", **RUNS[TWO], training__checkpoint_every="2")
-        return Ending(run, self.bench.start(run, 2, resume=True).finish())
+        return Ending(run, self.bench.launch(run, 2, resume=True))
 
     def _damaged(self) -> Ending:
         run = self.copy("killed-damaged")

@@ -78,7 +78,7 @@ def never_waiting() -> Iterator[None]:
 
 
 def placed(model: Any) -> Any:
-    """A copy on the device. Eager attention: for others transformers looks whether the mask hides anything."""
+    """A copy on the device. Eager attention, which takes any mask: see `_as_if_transformers_had_looked`."""
     there = copy.deepcopy(model).to(META)
     there.set_attn_implementation("eager")
     rotary = there.model.rotary_emb

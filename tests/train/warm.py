@@ -10,14 +10,20 @@ import os
 import runpy
 import socket
 import sys
-from functools import cache
 from multiprocessing import forkserver, get_context
-from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest.mock import patch
 
 IMPORTS = ["dudi_kit.pipeline.during", "dudi_kit.train.worker"]
+_CONTEXT = get_context("forkserver")
+
+
+def import_once(environment: dict[str, str]) -> None:
+    """Start the server, whose libraries read their variables while they are imported. Once, before any thread."""
+    _CONTEXT.set_forkserver_preload(IMPORTS)
+    with patch.dict(os.environ, environment):
+        forkserver.ensure_running()
 
 
 def start(words: list[str], processes: int, log: Path, environment: dict[str, str]) -> list[BaseProcess]:
@@ -27,21 +33,11 @@ def start(words: list[str], processes: int, log: Path, environment: dict[str, st
     started = []
     for rank in range(processes):
         of_rank = environment | (_ranks(rank, processes, port) if processes > 1 else {})
-        # Daemons end with the session of tests, however that ends.
-        process = _server(tuple(environment.items())).Process(target=_run, args=(words, log, of_rank), daemon=True)
+        # Daemons are ended when the session of tests is over.
+        process = _CONTEXT.Process(target=_run, args=(words, log, of_rank), daemon=True)
         process.start()
         started.append(process)
     return started
-
-
-@cache
-def _server(environment: tuple[tuple[str, str], ...]) -> ForkServerContext:
-    """Its libraries read their variables while they are imported."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(IMPORTS)
-    with patch.dict(os.environ, environment):
-        forkserver.ensure_running()
-    return context
 
 
 def _run(words: list[str], log: Path, environment: dict[str, str]) -> None:
