@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from multiprocessing.connection import wait
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ class Worker:
                 if time.monotonic() > give_up:
                     assert failed is not None, self.said
                     break
-                wait([rank.sentinel for rank in running], timeout=1)
+                connection.wait([rank.sentinel for rank in running], timeout=1)
             return failed or next((code for code in map(_code, self.ranks) if code), 0)
         finally:
             self.kill()
@@ -199,7 +199,8 @@ class Worker:
             if _code(rank) is None:
                 rank.kill()
         for rank in self.ranks:
-            rank.join()
+            connection.wait([rank.sentinel])
+            _code(rank)
 
 
 def _code(rank: BaseProcess) -> int | None:
