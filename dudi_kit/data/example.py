@@ -37,6 +37,11 @@ class Origin(NamedTuple):
     def __str__(self) -> str:
         return f"{self.file}:{self.row} ({self.dataset})"
 
+    @property
+    def key(self) -> str:
+        """Names the row of its language, wherever the files lie."""
+        return f"{self.dataset}:{self.file.rpartition('/')[2]}:{self.row}"
+
 
 @dataclass(frozen=True, slots=True)
 class Example:

@@ -52,9 +52,9 @@ class Drawn:
     @property
     def identity(self) -> str:
         """Tells the draw from others: scores of two draws can't be compared."""
-        own = {name: [str(row.origin) for row in data.examples] for name, data in self.tasks.items()}
+        own = {name: [row.origin.key for row in data.examples] for name, data in self.tasks.items()}
         named = {name: [row.id for row in _rows(data)] for name, data in self.named.items()}
-        return digest([own, named, [str(row.origin) for row in self.held_out]])[:8]
+        return digest([own, named, [row.origin.key for row in self.held_out]])[:8]
 
 
 def draw(
@@ -100,7 +100,7 @@ def _by_language(examples: Sequence[Example], limit: int, seed: int, *, labelled
         stratified(
             rows,
             limit,
-            key=lambda row: str(row.origin),
+            key=lambda row: row.origin.key,
             stratum=lambda row: normalise(row.response) if labelled else None,
             seed=seed,
         )

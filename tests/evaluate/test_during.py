@@ -93,6 +93,14 @@ def test_another_draw_has_another_identity(examples: list[Example]) -> None:
     assert len(set(names)) == 3
 
 
+def test_the_draw_does_not_depend_on_where_the_files_lie(examples: list[Example]) -> None:
+    moved = [replace(e, origin=e.origin._replace(file=f"/home/other/{e.origin.file}")) for e in examples]
+    here, there = (draw({"copy": TaskData(task(), rows)}, {}, rows, limit=3, seed=0) for rows in (examples, moved))
+    assert [e.response for e in here.held_out] == [e.response for e in there.held_out]
+    assert [e.response for e in here.tasks["copy"].examples] == [e.response for e in there.tasks["copy"].examples]
+    assert here.identity == there.identity
+
+
 def test_fewer_rows_than_labels_are_refused(examples: list[Example]) -> None:
     tasks = {"copy": TaskData(task(labels=[e.response for e in examples]), examples)}
     with pytest.raises(DataError, match="limit: 3 rows can't show the 4 labels of copy in id; set it to 4 or more"):

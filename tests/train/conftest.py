@@ -112,7 +112,7 @@ RUNS: dict[str, dict[str, Any]] = {
         **DROPOUT,
         **BEST,
         "training__steps": "2",  # too far, and the second one farther
-        "training__learning_rate": "0.3",
+        "training__learning_rate": "1",
         "training__schedule": "constant",
     },
     # for the tests of resuming
