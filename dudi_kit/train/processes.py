@@ -40,7 +40,7 @@ def run_together(worker: Sequence[str], processes: int) -> tuple[list[Ended], si
     A request to stop is passed on once; at the second one, all are killed. When one has failed, those that do not end
     by themselves are killed after `GRACE` seconds.
     """
-    port = _free_port()
+    port = free_port()
     started: list[subprocess.Popen[bytes]] = []
 
     def kill_all() -> None:
@@ -93,12 +93,9 @@ def _attend(processes: Sequence[subprocess.Popen[bytes]], stop: StopRequests) ->
     return ended
 
 
-def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
-    threads = max((os.cpu_count() or 1) // processes, 1)
+def rank_variables(rank: int, processes: int, port: int) -> dict[str, str]:
+    """What tells a process of one machine which it is, and where the others meet it."""
     return {
-        "OMP_NUM_THREADS": str(threads),
-        **os.environ,
-        LAUNCHER: str(os.getpid()),
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(processes),
@@ -108,7 +105,14 @@ def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One of this machine on which nobody listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
+    threads = max((os.cpu_count() or 1) // processes, 1)
+    ours = {LAUNCHER: str(os.getpid())} | rank_variables(rank, processes, port)
+    return {"OMP_NUM_THREADS": str(threads), **os.environ, **ours}

@@ -8,12 +8,13 @@ can be killed like any other. They have one seed of Python's hashes in common. W
 
 import os
 import runpy
-import socket
 import sys
 from multiprocessing import forkserver, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest.mock import patch
+
+from dudi_kit.train.processes import free_port, rank_variables
 
 IMPORTS = ["dudi_kit.pipeline.during", "dudi_kit.train.worker"]
 _CONTEXT = get_context("forkserver")
@@ -29,10 +30,10 @@ def import_once(environment: dict[str, str]) -> None:
 def start(words: list[str], processes: int, log: Path, environment: dict[str, str]) -> list[BaseProcess]:
     """One process for each rank. words: after `python -m`. All write into one log."""
     log.write_text("")
-    port = _free_port()
+    port = free_port()
     started = []
     for rank in range(processes):
-        of_rank = environment | (_ranks(rank, processes, port) if processes > 1 else {})
+        of_rank = environment | (rank_variables(rank, processes, port) if processes > 1 else {})
         # Daemons are ended when the session of tests is over.
         process = _CONTEXT.Process(target=_run, args=(words, log, of_rank), daemon=True)
         process.start()
@@ -50,18 +51,3 @@ def _run(words: list[str], log: Path, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     sys.argv = words[:]
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
-
-
-def _ranks(rank: int, processes: int, port: int) -> dict[str, str]:
-    """What launchers set."""
-    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-    return {name: str(value) for name, value in numbers.items()} | {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
