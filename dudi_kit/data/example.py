@@ -39,7 +39,7 @@ class Origin(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Names the row of its language, wherever the files lie."""
+        """Names the row among those of its dataset and language, wherever the files lie."""
         return f"{self.dataset}:{self.file.rpartition('/')[2]}:{self.row}"
 
 

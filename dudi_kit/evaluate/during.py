@@ -52,9 +52,14 @@ class Drawn:
     @property
     def identity(self) -> str:
         """Tells the draw from others: scores of two draws can't be compared."""
-        own = {name: [row.origin.key for row in data.examples] for name, data in self.tasks.items()}
+        own = {name: _told_apart(data.examples) for name, data in self.tasks.items()}
         named = {name: [row.id for row in _rows(data)] for name, data in self.named.items()}
-        return digest([own, named, [row.origin.key for row in self.held_out]])[:8]
+        return digest([own, named, _told_apart(self.held_out)])[:8]
+
+
+def _told_apart(rows: Sequence[Example]) -> list[tuple[str, str, str]]:
+    """By their text as well: files in two folders may have one name."""
+    return [(row.language, row.origin.key, row.response) for row in rows]
 
 
 def draw(

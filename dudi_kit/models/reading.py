@@ -70,17 +70,18 @@ def response_nats(model: nn.Module, batch: Batch) -> list[float]:
 
 def _own_logits(model: nn.Module, batch: Batch, at: tuple[Tensor, Tensor]) -> Tensor:
     """[N, V] by the model's own head and in its dtype. at: lines and columns."""
-    head = head_of(model)
+    head, asked = head_of(model), _inputs(model, batch)
     given: list[Tensor] = []
 
     def only_these(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden_LTH, *others = inputs
-        line_N, column_N = (index.to(hidden_LTH.device, non_blocking=True) for index in at)  # layers may be spread
+        assert hidden_LTH.shape[:2] == asked["input_ids"].shape, "a head reads the hidden states of all columns"
+        line_N, column_N = (index.to(hidden_LTH.device) for index in at)  # layers may lie on several GPUs
         given.append(line_N)
         return (hidden_LTH[line_N, column_N].unsqueeze(0), *others)
 
     with nullcontext() if head is None else head.register_forward_pre_hook(only_these):
-        logits_LTV: Tensor = model(**_inputs(model, batch)).logits
+        logits_LTV: Tensor = model(**asked).logits
     return logits_LTV[0] if given else logits_LTV[at]
 
 

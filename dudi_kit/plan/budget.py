@@ -185,10 +185,6 @@ def _micro_batch(job: Job, limit: int) -> Change | None:
 
 
 def _cut(inputs: Inputs, longest: int) -> Inputs:
-    """The same rows, no longer than that: what a response loses is not read by the teacher either."""
-    lost = max(inputs.row - longest, 0)
+    """The same rows, no longer than that. What the teacher reads stays: its longest may be a row that is not cut."""
     shorter = ("prompt", "response", "row", "sampled_prompt")
-    return inputs._replace(
-        **{name: min(getattr(inputs, name), longest) for name in shorter},
-        teacher_row=max(inputs.teacher_row - lost, 16),
-    )
+    return inputs._replace(**{name: min(getattr(inputs, name), longest) for name in shorter})

@@ -13,9 +13,9 @@ HEAD_NORMS = frozenset({"qwen3", "qwen3_moe", "gemma3", "gemma3_text", "gemma4",
 UNGATED = frozenset({"apertus", "gpt2", "gpt_neox", "opt", "bloom", "phi", "falcon", "starcoder2", "nemotron"})
 """Families whose feed-forward part has two matrices instead of three."""
 
-MASKED = frozenset({"bloom", "mpt", "falcon", "gemma2"})
-"""Families whose attention is never left to see for itself what is before it: distances are in the mask, or scores are
-capped, which quick kernels don't do."""
+MASKED = frozenset({"bloom", "mpt", "falcon", "gemma2", "gptj", "codegen", "gpt_neo", "xglm"})
+"""Families whose attention is always given a mask: distances are in it, or transformers has no quick kernel for them.
+The scores that they keep beside it are not counted."""
 
 
 @dataclass(frozen=True)
