@@ -51,11 +51,6 @@ class Batch:
         """Rows share lines."""
         return self.position_ids_LT is not None
 
-    @property
-    def response_columns(self) -> int:
-        """R."""
-        return self.response_ids_BR.shape[1]
-
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -95,7 +90,7 @@ def pack(
     """
     rows = _rows(prompts, responses)
     lengths = [len(row) for row in rows]
-    lines = _first_fit(lengths, _rounded(max(lengths), multiple))
+    lines = _first_fit(lengths, rounded(max(lengths), multiple))
     batch = _laid(rows, lines, responses, pad_id, multiple)
     return replace(batch, position_ids_LT=_positions([[lengths[row] for row in line] for line in lines], batch))
 
@@ -115,7 +110,7 @@ def _laid(
 ) -> Batch:
     """lines: the rows of each, by number."""
     longest = max(map(len, rows))
-    ids_LT = torch.full((len(lines), _rounded(longest, multiple)), pad_id, dtype=torch.long)
+    ids_LT = torch.full((len(lines), rounded(longest, multiple)), pad_id, dtype=torch.long)
     line_of, first = [0] * len(rows), [0] * len(rows)
     for number, line in enumerate(lines):
         start = 0
@@ -146,7 +141,8 @@ def _positions(lines: Sequence[Sequence[int]], batch: Batch) -> Tensor:
     return position_LT
 
 
-def _rounded(tokens: int, multiple: int) -> int:
+def rounded(tokens: int, multiple: int = MULTIPLE) -> int:
+    """Columns for so many tokens."""
     return -(-tokens // multiple) * multiple
 
 
@@ -169,7 +165,7 @@ def pad(
 ) -> tuple[Tensor, Tensor]:
     """Ids [B, C] padded on the `left` or `right`, and the mask of what is real; C is rounded up to `multiple`."""
     longest = max(1, *(len(ids) for ids in sequences)) if sequences else 1
-    columns = _rounded(longest, multiple)
+    columns = rounded(longest, multiple)
     ids_BC = torch.full((len(sequences), columns), pad_id, dtype=torch.long)
     mask_BC = torch.zeros((len(sequences), columns), dtype=torch.bool)
     for row, ids in enumerate(sequences):

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+from dudi_kit.data.batches import rounded
 from dudi_kit.plan.engine import Offloaded
 from dudi_kit.plan.engine_memory import MOMENTS
 from dudi_kit.plan.hardware import Hardware
 from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
-from dudi_kit.plan.loss_memory import padded
 from dudi_kit.plan.memory import (
     CPU_LIBRARIES,
     estimate,
@@ -146,7 +146,7 @@ def _changes(job: Job, limit: int) -> Iterator[Change]:
         yield Change("training.precision", "fp32", "bf16", replace(job, precision="bf16"))
     longest = max(inputs.row for inputs in job.inputs)
     if longest >= 64:
-        half = padded(longest // 2)
+        half = rounded(longest // 2)
         shorter = tuple(_cut(inputs, half) for inputs in job.inputs)
         yield Change("data.max_length", f"{longest} (the longest row)", str(half), replace(job, inputs=shorter))
     if job.rolls_out and job.new_tokens >= 32:

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from dudi_kit.data.batches import rounded
 from dudi_kit.data.mixing import Mixture
 from dudi_kit.plan.arithmetic import Arithmetic
 from dudi_kit.plan.job import Inputs
-from dudi_kit.plan.loss_memory import padded
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.verbalizer import Term
 
@@ -27,7 +27,7 @@ def largest_inputs(
         indices = mixture.rows(step, batches.batch_size)
         for first in range(0, len(indices), share):
             mine = sorted((rows[i] for i in indices[first : first + share]), key=lambda row: _tokens(row, new_tokens))
-            sampled = padded(max(len(row.prompt) for row in mine))
+            sampled = rounded(max(len(row.prompt) for row in mine))
             for start in range(0, share, batches.micro_batch_size):
                 part = mine[start : start + batches.micro_batch_size]
                 found.add(_inputs(part, at_once, sampled))
@@ -37,11 +37,11 @@ def largest_inputs(
 def _inputs(part: Sequence[Row], at_once: int, sampled: int) -> Inputs:
     return Inputs(
         rows=len(part),
-        prompt=padded(max(len(row.prompt) for row in part)),
-        response=padded(max(_answer(row) for row in part)),
-        row=padded(max(len(row.prompt) + _answer(row) for row in part)),
-        teacher_prompt=padded(max(_asked(row, "on_policy") for row in part)),
-        teacher_row=padded(max(_asked(row, "off_policy") + _answer(row) for row in part)),
+        prompt=rounded(max(len(row.prompt) for row in part)),
+        response=rounded(max(_answer(row) for row in part)),
+        row=rounded(max(len(row.prompt) + _answer(row) for row in part)),
+        teacher_prompt=rounded(max(_asked(row, "on_policy") for row in part)),
+        teacher_row=rounded(max(_asked(row, "off_policy") + _answer(row) for row in part)),
         sampled_rows=at_once,
         sampled_prompt=sampled,
     )

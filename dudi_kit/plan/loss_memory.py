@@ -1,5 +1,6 @@
 """Memory of the loss: what the models predict, and the one pass over it. Arithmetic on `train.onepass`, in bytes."""
 
+from dudi_kit.data.batches import rounded
 from dudi_kit.models.reading import FEW
 from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
 from dudi_kit.plan.shape import ModelShape
@@ -105,22 +106,17 @@ def tokens(job: Job, inputs: Inputs, sides: int) -> int:
 
 def response_columns(job: Job, inputs: Inputs) -> int:
     """Columns of the longer of y and ỹ."""
-    sides = {"corpus": inputs.response, "rollout": padded(job.new_tokens)}
+    sides = {"corpus": inputs.response, "rollout": rounded(job.new_tokens)}
     return max(sides[side] for side in job.reads())
 
 
 def columns(job: Job, inputs: Inputs) -> int:
     """Of a line that the student reads: the longest prompt with its y or ỹ."""
-    sides = {"corpus": inputs.row, "rollout": padded(inputs.prompt + job.new_tokens)}
+    sides = {"corpus": inputs.row, "rollout": rounded(inputs.prompt + job.new_tokens)}
     return max(sides[side] for side in job.reads())
 
 
 def teacher_columns(job: Job, inputs: Inputs) -> int:
     """Of a line that the teacher reads."""
-    sides = {"off_policy": inputs.teacher_row, "on_policy": padded(inputs.teacher_prompt + job.new_tokens)}
+    sides = {"off_policy": inputs.teacher_row, "on_policy": rounded(inputs.teacher_prompt + job.new_tokens)}
     return max(length for term, length in sides.items() if term in job.signals)
-
-
-def padded(tokens: int) -> int:
-    """Columns are a multiple of 16."""
-    return -(-tokens // 16) * 16

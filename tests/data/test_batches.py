@@ -16,7 +16,6 @@ def test_layout_by_hand():
     assert b.position_ids_LT is None
     assert b.response_ids_BR.tolist() == [[5, 0], [6, 7]]
     assert b.response_mask_BR.tolist() == [[True, False], [True, True]]
-    assert b.response_columns == 2
     assert (b.line_B.tolist(), b.first_B.tolist()) == ([0, 1], [2, 0])
     assert b.longest == 4
 
