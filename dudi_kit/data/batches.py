@@ -7,11 +7,17 @@ row, not as the longest prompt and the longest response together. The token in c
 
 Of rows that share a line, transformers is told by their positions, each of which begins at 0. Not every model heeds
 them (`models.packing`).
+
+Rows of one prompt, such as y and ỹ, may share it: it is read once, and behind it stand their responses, each of which
+sees the prompt and itself (prefix sharing, arXiv 2410.20305). That takes a mask, so it is done where it is less work:
+
+    prompt y         prompt y ỹ          columns of ỹ see those of the prompt, and not those of y;
+    prompt ỹ                             its positions go on where the prompt's end
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +27,19 @@ from dudi_kit.data.sending import sent
 MULTIPLE = 16
 """Lengths are rounded up to it: a CPU makes new kernels for each new shape, which costs seconds."""
 
+Block = list[int]
+"""Rows, by number, that share a prompt; or one alone."""
+
+
+class Sharing(NamedTuple):
+    """Of a model that keeps the responses of one prompt apart."""
+
+    hidden: int
+    """Its width, for what a mask costs beside its layers."""
+
+    window: int | None
+    """Tokens that some layer sees at most; a row that is longer can share no prompt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -29,8 +48,14 @@ class Batch:
     input_ids_LT: Tensor
 
     position_ids_LT: Tensor | None
-    """Of packed rows, counted from the first token of each; what fills a line then counts as further rows, none longer
-    than the longest. None where each row has its line: a model counts by itself."""
+    """Of rows that share lines, counted from the first token of each; what fills a line then counts as further rows,
+    none longer than the longest. None where each row has its line: a model counts by itself."""
+
+    segment_LT: Tensor | None
+    """Where rows share prompts, the number of the prompt or response that a column belongs to; −1 what fills a line."""
+
+    prompt_LT: Tensor | None
+    """With it, that of its prompt."""
 
     response_ids_BR: Tensor
 
@@ -40,16 +65,32 @@ class Batch:
     line_B: Tensor
     """Where the row lies among the lines."""
 
-    first_B: Tensor
+    asked_B: Tensor
     """Column of its last prompt token, which predicts its first response token."""
 
+    said_B: Tensor
+    """Column of its first response token, which predicts the second. It follows the prompt where that is not shared."""
+
     longest: int
-    """Tokens of the longest row. Columns from there on hold none."""
+    """Tokens of the longest row. Where each row has its line, columns from there on hold none."""
 
     @property
     def is_packed(self) -> bool:
         """Rows share lines."""
         return self.position_ids_LT is not None
+
+    def predicted_at(self, row_N: Tensor, column_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Line and column at which response tokens are predicted, given by row and by column of the response."""
+        follows_N = self.said_B[row_N] + column_N - 1
+        return self.line_B[row_N], torch.where(column_N == 0, self.asked_B[row_N], follows_N)
+
+    def sees(self) -> Tensor | None:
+        """[L, T, T]: whether a column sees another. None where that follows from causality and positions alone."""
+        if self.segment_LT is None or self.prompt_LT is None:
+            return None
+        seen_L1T = self.segment_LT.unsqueeze(1)
+        own_LTT, prompt_LTT = seen_L1T == self.segment_LT.unsqueeze(2), seen_L1T == self.prompt_LT.unsqueeze(2)
+        return (own_LTT | prompt_LTT).tril()
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
@@ -66,15 +107,17 @@ def join(
     *,
     pad_id: int,
     multiple: int = MULTIPLE,
+    sharing: Sharing | None = None,
 ) -> Batch:
-    """Token ids → one batch, a line for each row.
+    """Token ids → one batch, a line for each row, or for the rows of each prompt.
 
     prompts, responses: one for each row of the batch. A prompt has one token at least, since its last
     one predicts the first of the response; a response may be empty. T and R are rounded up to `multiple`, and R is
-    never 0.
+    never 0. sharing: None where the model can't read rows that share their prompt.
     """
-    rows = _rows(prompts, responses)
-    return _laid(rows, [[row] for row in range(len(rows))], responses, pad_id, multiple)
+    rows = _Rows(prompts, responses)
+    blocks = blocks_of(prompts, list(map(len, responses)), sharing, multiple)
+    return _laid(rows, [[block] for block in blocks], pad_id, multiple)
 
 
 def pack(
@@ -83,67 +126,140 @@ def pack(
     *,
     pad_id: int,
     multiple: int = MULTIPLE,
+    sharing: Sharing | None = None,
 ) -> Batch:
-    """The same rows with as little padding as first-fit decreasing leaves: lines as long as the longest row.
+    """The same rows with as little padding as first-fit decreasing leaves: lines as long as the longest row or block.
 
-    The longest rows are placed first, each into the first line that has room for it.
+    The longest are placed first, each into the first line that has room for it.
     """
-    rows = _rows(prompts, responses)
-    lengths = [len(row) for row in rows]
+    rows = _Rows(prompts, responses)
+    blocks = blocks_of(prompts, list(map(len, responses)), sharing, multiple)
+    lengths = [rows.length(block) for block in blocks]
     lines = _first_fit(lengths, rounded(max(lengths), multiple))
-    batch = _laid(rows, lines, responses, pad_id, multiple)
-    return replace(batch, position_ids_LT=_positions([[lengths[row] for row in line] for line in lines], batch))
+    return _laid(rows, [[blocks[number] for number in line] for line in lines], pad_id, multiple)
 
 
-def _rows(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[list[int]]:
-    assert len(prompts) == len(responses) > 0, "one of each for every row"
-    assert all(prompts), "the last token of a prompt predicts the first of the response"
-    return [[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)]
+def blocks_of(
+    prompts: Sequence[Sequence[int]], lengths: Sequence[int], sharing: Sharing | None, multiple: int = MULTIPLE
+) -> list[Block]:
+    """Rows that share their prompt, where that is less work than each alone. lengths: of the responses."""
+    alone = [[row] for row in range(len(prompts))]
+    longest = max(len(prompt) + length for prompt, length in zip(prompts, lengths, strict=True))
+    if sharing is None or longest > (sharing.window or longest):
+        return alone
+    together = _by_prompt(prompts)
+    apart = rounded(longest, multiple)
+    shared = rounded(max(len(prompts[rows[0]]) + sum(lengths[row] for row in rows) for rows in together), multiple)
+    work_apart = len(alone) * apart * (_PARAMETERS * sharing.hidden + apart / 2)
+    work_shared = len(together) * shared * (_PARAMETERS * sharing.hidden + shared)
+    return together if work_shared < work_apart else alone
 
 
-def _laid(
-    rows: Sequence[Sequence[int]],
-    lines: Sequence[Sequence[int]],
-    responses: Sequence[Sequence[int]],
-    pad_id: int,
-    multiple: int,
-) -> Batch:
-    """lines: the rows of each, by number."""
-    longest = max(map(len, rows))
-    ids_LT = torch.full((len(lines), rounded(longest, multiple)), pad_id, dtype=torch.long)
-    line_of, first = [0] * len(rows), [0] * len(rows)
-    for number, line in enumerate(lines):
-        start = 0
-        for row in line:
-            end = start + len(rows[row])
-            ids_LT[number, start:end] = torch.tensor(rows[row])
-            line_of[row], first[row] = number, end - len(responses[row]) - 1
-            start = end
-    ids_BR, mask_BR = pad(responses, pad_id, side="right", multiple=multiple)
-    return Batch(
-        input_ids_LT=ids_LT,
-        position_ids_LT=None,
-        response_ids_BR=ids_BR,
-        response_mask_BR=mask_BR,
-        line_B=torch.tensor(line_of),
-        first_B=torch.tensor(first),
-        longest=longest,
-    )
+_PARAMETERS = 6
+"""A layer of width H has some 12·H² of them, each multiplied once for a token. Its attention multiplies 2·T·H numbers
+with a mask, and half as many without, where only what lies behind is looked at. All divided by 2·H."""
 
 
-def _positions(lines: Sequence[Sequence[int]], batch: Batch) -> Tensor:
-    """lines: the lengths of each one's rows."""
-    position_LT = torch.zeros_like(batch.input_ids_LT)
-    for number, line in enumerate(lines):
-        left = position_LT.shape[1] - sum(line)
-        counted = [*map(torch.arange, line), torch.arange(left) % batch.longest]
-        position_LT[number] = torch.cat(counted)
-    return position_LT
+def _by_prompt(prompts: Sequence[Sequence[int]]) -> list[Block]:
+    blocks: dict[tuple[int, ...], Block] = {}
+    for row, prompt in enumerate(prompts):
+        blocks.setdefault(tuple(prompt), []).append(row)
+    return list(blocks.values())
 
 
 def rounded(tokens: int, multiple: int = MULTIPLE) -> int:
     """Columns for so many tokens."""
     return -(-tokens // multiple) * multiple
+
+
+class _Rows:
+    """Prompts and responses, by the numbers of their rows."""
+
+    def __init__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> None:
+        assert len(prompts) == len(responses) > 0, "one of each for every row"
+        assert all(prompts), "the last token of a prompt predicts the first of the response"
+        self.prompts, self.responses = prompts, responses
+
+    def length(self, block: Block) -> int:
+        """Tokens of its prompt and its responses."""
+        return len(self.prompts[block[0]]) + sum(len(self.responses[row]) for row in block)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest one."""
+        return max(len(prompt) + len(response) for prompt, response in zip(self.prompts, self.responses, strict=True))
+
+
+class _Segment(NamedTuple):
+    """A prompt or a response in its line."""
+
+    line: int
+    start: int
+    ids: Sequence[int]
+    position: int
+    """Of its first token."""
+
+    prompt: int
+    """Number of its prompt among the segments; its own where it is one."""
+
+    row: int | None
+    """None of a prompt."""
+
+
+def _segments(rows: _Rows, lines: Sequence[Sequence[Block]]) -> Iterator[_Segment]:
+    number = 0
+    for line, blocks in enumerate(lines):
+        start = 0
+        for block in blocks:
+            prompt, ids = number, rows.prompts[block[0]]
+            yield _Segment(line, start, ids, 0, prompt, None)
+            start += len(ids)
+            for row in block:
+                yield _Segment(line, start, rows.responses[row], len(ids), prompt, row)
+                start += len(rows.responses[row])
+            number += 1 + len(block)
+
+
+def _laid(rows: _Rows, lines: Sequence[Sequence[Block]], pad_id: int, multiple: int) -> Batch:
+    columns = rounded(max(sum(map(rows.length, blocks)) for blocks in lines), multiple)
+    ids_LT = torch.full((len(lines), columns), pad_id, dtype=torch.long)
+    position_LT = _filler_positions(rows, lines, columns)
+    segment_LT, prompt_LT = torch.full_like(ids_LT, -1), torch.full_like(ids_LT, -1)
+    line_of, asked, said = ([0] * len(rows.prompts) for _ in range(3))
+    before = 0
+    for number, segment in enumerate(_segments(rows, lines)):
+        end = segment.start + len(segment.ids)
+        there = segment.line, slice(segment.start, end)
+        ids_LT[there] = torch.tensor(segment.ids, dtype=torch.long)
+        position_LT[there] = torch.arange(len(segment.ids)) + segment.position
+        segment_LT[there], prompt_LT[there] = number, segment.prompt
+        if segment.row is None:
+            before = end - 1
+        else:
+            line_of[segment.row], asked[segment.row], said[segment.row] = segment.line, before, segment.start
+    ids_BR, mask_BR = pad(rows.responses, pad_id, side="right", multiple=multiple)
+    shares_prompts = any(len(block) > 1 for blocks in lines for block in blocks)
+    return Batch(
+        input_ids_LT=ids_LT,
+        position_ids_LT=position_LT if len(lines) < len(rows.prompts) else None,
+        segment_LT=segment_LT if shares_prompts else None,
+        prompt_LT=prompt_LT if shares_prompts else None,
+        response_ids_BR=ids_BR,
+        response_mask_BR=mask_BR,
+        line_B=torch.tensor(line_of),
+        asked_B=torch.tensor(asked),
+        said_B=torch.tensor(said),
+        longest=rows.longest,
+    )
+
+
+def _filler_positions(rows: _Rows, lines: Sequence[Sequence[Block]], columns: int) -> Tensor:
+    """[L, T] of what fills the lines, behind their rows."""
+    position_LT = torch.zeros((len(lines), columns), dtype=torch.long)
+    for line, blocks in enumerate(lines):
+        used = sum(map(rows.length, blocks))
+        position_LT[line, used:] = torch.arange(columns - used) % rows.longest
+    return position_LT
 
 
 def _first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:

@@ -3,12 +3,14 @@
 The subtleties:
 - An answer is tokenised apart from its prompt, as a response is in training; the end of turn does not count, so that a
   model is not asked whether it would stop.
+- Answers of one question share its prompt, which is read once for all of them (`data.batches`).
 - Answers of one question differ in length. The choice goes by the whole answer's log-probability (lm-eval's `acc`);
   by bytes, it would go by how predictable each letter is (`acc_norm`).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -17,6 +19,7 @@ from transformers import PreTrainedModel
 from dudi_kit.data.batches import join
 from dudi_kit.evaluate.batching import of_like_length
 from dudi_kit.evaluate.progress import Advance
+from dudi_kit.models.packing import sharing_of
 from dudi_kit.models.reading import response_nats
 
 
@@ -37,25 +40,50 @@ def answer_nats(
 ) -> list[list[float]]:
     """−log p(answer | prompt) of every answer of every question, in their order.
 
-    Batches of like length, the longest first. progress: called with the number of answers that were read.
+    Batches of like length, the longest first, and no more than batch_size answers in one. progress: called with the
+    number of answers that were read.
     """
-    asked = [(q, a) for q, question in enumerate(questions) for a in range(len(question.answers))]
-    lengths = [len(questions[q].prompt) + len(questions[q].answers[a]) for q, a in asked]
+    asked = list(_portions(questions, batch_size))
+    lengths = [len(questions[p.question].prompt) + max(map(len, p.of(questions))) for p in asked]
     nats = [[math.nan] * len(question.answers) for question in questions]
-    for places in of_like_length(lengths, batch_size):
+    at_once = batch_size // max((portion.answers for portion in asked), default=1)
+    for places in of_like_length(lengths, at_once):
         some = [asked[i] for i in places]
-        inputs = [(questions[q].prompt, questions[q].answers[a]) for q, a in some]
-        for (q, a), value in zip(some, _batch_nats(model, inputs, pad_id), strict=True):
-            nats[q][a] = value
+        inputs = [(questions[p.question].prompt, answer) for p in some for answer in p.of(questions)]
+        found = iter(_batch_nats(model, inputs, pad_id))
+        for question, start, stop in some:
+            nats[question][start:stop] = islice(found, stop - start)
         if progress is not None:
-            progress(len(some))
+            progress(len(inputs))
     return nats
+
+
+class _Portion(NamedTuple):
+    """Answers of a question that are read together, behind its prompt where the model can do that."""
+
+    question: int
+    start: int
+    stop: int
+
+    @property
+    def answers(self) -> int:
+        return self.stop - self.start
+
+    def of(self, questions: Sequence[Question]) -> list[list[int]]:
+        return questions[self.question].answers[self.start : self.stop]
+
+
+def _portions(questions: Sequence[Question], most: int) -> Iterator[_Portion]:
+    for number, question in enumerate(questions):
+        for start in range(0, len(question.answers), most):
+            yield _Portion(number, start, min(start + most, len(question.answers)))
 
 
 def _batch_nats(model: PreTrainedModel, inputs: Sequence[tuple[list[int], list[int]]], pad_id: int) -> list[float]:
     prompts, answers = zip(*inputs, strict=True)
     with torch.inference_mode():
-        return response_nats(model, join(prompts, answers, pad_id=pad_id).to(model.device))
+        batch = join(prompts, answers, pad_id=pad_id, sharing=sharing_of(model.config))
+        return response_nats(model, batch.to(model.device))
 
 
 def likeliest(nats: Sequence[float]) -> int | None:

@@ -7,7 +7,7 @@ would be many, the pass ends at these hidden states, and the head is computed fo
 does beside its product is known to `models.head_form`, and a model about whose head it is not sure is asked for its own
 logits, however many.
 
-No attention mask is given: see `data.batches`.
+No attention mask is given but where rows share their prompt: see `data.batches`.
 """
 
 import inspect
@@ -42,7 +42,7 @@ def predictions(model: nn.Module, batch: Batch, places: Places, *, few: int = FE
     The prediction of token t is made at t−1.
     """
     form = head_form(model)
-    at = batch.line_B[places.row_N], batch.first_B[places.row_N] + places.column_N
+    at = batch.predicted_at(places.row_N, places.column_N)
     if form is None or (len(places.row_N) * pieces_of(model) <= few and not is_shared_out(model)):
         yield Predictions(_own_logits(model, batch, at))
         return
@@ -90,7 +90,19 @@ def _inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
     inputs: dict[str, Any] = {"input_ids": batch.input_ids_LT[:, : _room(plain, batch)], "use_cache": False}
     if batch.position_ids_LT is not None and "position_ids" in inspect.signature(plain.forward).parameters:
         inputs["position_ids"] = batch.position_ids_LT
+    sees_LTT = batch.sees()
+    if sees_LTT is not None:
+        inputs["attention_mask"] = _added(sees_LTT, plain.dtype)
     return inputs
+
+
+def _added(sees_LTT: Tensor, dtype: torch.dtype) -> Tensor:
+    """[L, 1, T, T]: what is added to the scores of attention, 0 or the least there is.
+
+    Of a mask of bools, each layer would make one of these for itself, and keep it for backward.
+    """
+    added_L1TT = torch.zeros(sees_LTT.shape, dtype=dtype, device=sees_LTT.device)
+    return added_L1TT.masked_fill_(~sees_LTT, torch.finfo(dtype).min).unsqueeze(1)
 
 
 def _no_logits(model: nn.Module, batch: Batch) -> dict[str, Tensor]:

@@ -35,6 +35,12 @@ class Inputs(NamedTuple):
 
     sampled_prompt: int
 
+    shared: int = 0
+    """A prompt with its response and its rollout, where the student reads them in one line; else 0."""
+
+    teacher_shared: int = 0
+    """The same of the teacher."""
+
 
 @dataclass(frozen=True)
 class Job:

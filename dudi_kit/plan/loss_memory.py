@@ -1,5 +1,7 @@
 """Memory of the loss: what the models predict, and the one pass over it. Arithmetic on `train.onepass`, in bytes."""
 
+from typing import NamedTuple
+
 from dudi_kit.data.batches import rounded
 from dudi_kit.models.reading import FEW
 from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
@@ -110,13 +112,27 @@ def response_columns(job: Job, inputs: Inputs) -> int:
     return max(sides[side] for side in job.reads())
 
 
-def columns(job: Job, inputs: Inputs) -> int:
-    """Of a line that the student reads: the longest prompt with its y or ỹ."""
+class Lines(NamedTuple):
+    """What a model reads at once."""
+
+    lines: int
+    columns: int
+    shared: bool
+    """Two responses stand behind their prompt in each, so that a mask is given."""
+
+
+def student_lines(job: Job, inputs: Inputs) -> Lines:
+    """Of the student: a prompt with its y, its ỹ, or both."""
+    if inputs.shared:
+        return Lines(inputs.rows, inputs.shared, shared=True)
     sides = {"corpus": inputs.row, "rollout": rounded(inputs.prompt + job.new_tokens)}
-    return max(sides[side] for side in job.reads())
+    return Lines(inputs.rows * job.sides, max(sides[side] for side in job.reads()), shared=False)
 
 
-def teacher_columns(job: Job, inputs: Inputs) -> int:
-    """Of a line that the teacher reads."""
+def teacher_lines(job: Job, inputs: Inputs) -> Lines:
+    """Of the teacher."""
+    if inputs.teacher_shared:
+        return Lines(inputs.rows, inputs.teacher_shared, shared=True)
     sides = {"off_policy": inputs.teacher_row, "on_policy": rounded(inputs.teacher_prompt + job.new_tokens)}
-    return max(length for term, length in sides.items() if term in job.signals)
+    longest = max(length for term, length in sides.items() if term in job.signals)
+    return Lines(inputs.rows * job.teacher_terms, longest, shared=False)

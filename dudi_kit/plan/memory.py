@@ -13,11 +13,11 @@ from dudi_kit.plan.engine_memory import engine_of, shares_of_weights, weights_at
 from dudi_kit.plan.job import BYTES, FP32, Inputs, Job
 from dudi_kit.plan.loss_memory import (
     chunks,
-    columns,
     loss_bytes,
     strip_bytes,
     student_is_whole,
-    teacher_columns,
+    student_lines,
+    teacher_lines,
     teacher_predictions,
 )
 from dudi_kit.plan.shape import ModelShape
@@ -163,10 +163,10 @@ def bytes_of(text: MemorySize) -> int:
 def teacher_pass(job: Job, inputs: Inputs) -> int:
     """Temporaries of the teacher's forward pass."""
     assert job.teacher is not None, "asked for a teacher that there is"
-    rows, width, size = inputs.rows * job.teacher_terms, teacher_columns(job, inputs), BYTES[job.teacher_dtype]
-    mask = 2 * mask_bytes(rows, width, size) if needs_mask(job, job.teacher, width) else 0
+    (lines, width, shared), size = teacher_lines(job, inputs), BYTES[job.teacher_dtype]
+    mask = 2 * mask_bytes(lines, width, size) if shared or needs_mask(job, job.teacher, width) else 0
     unpacked = 0 if job.quantization == "none" else size * job.teacher.hidden * job.teacher.intermediate
-    return forward_bytes(job.teacher, rows, width, size) + mask + unpacked
+    return forward_bytes(job.teacher, lines, width, size) + mask + unpacked
 
 
 def heap_bytes(job: Job, inputs: Inputs) -> int:
@@ -174,8 +174,8 @@ def heap_bytes(job: Job, inputs: Inputs) -> int:
     there, what the allocator keeps depends on the order of all sizes."""
     if not job.on_cpu:
         return 0
-    read = inputs.rows * job.sides * columns(job, inputs)
-    widest = read * max(job.student.intermediate, job.student.hidden) * job.size
+    lines, width, _ = student_lines(job, inputs)
+    widest = lines * width * max(job.student.intermediate, job.student.hidden) * job.size
     whole = student_is_whole(job, inputs)
     logits = strip_bytes(job, inputs)
     if whole:
@@ -187,13 +187,14 @@ def heap_bytes(job: Job, inputs: Inputs) -> int:
 def activations(job: Job, inputs: Inputs) -> int:
     """What the student's forward pass keeps for backward; with checkpointing, the inputs of all layers, and all of the
     one that is computed again."""
-    rows, width = inputs.rows * job.sides, columns(job, inputs)
-    mask = mask_bytes(rows, width, job.size) if needs_mask(job, job.student, width) else 0
-    one = rows * width * layer_bytes(job.student, job.size) + mask
+    lines, width, shared = student_lines(job, inputs)
+    mask = mask_bytes(lines, width, job.size) if shared or needs_mask(job, job.student, width) else 0
+    once, each = (mask, 0) if shared else (0, mask)  # that of shared prompts comes made, for all layers
+    one = lines * width * layer_bytes(job.student, job.size) + each
     unpacked = 0 if job.packed == "none" else job.size * job.student.hidden * job.student.intermediate
     if job.recomputes:
-        return one + job.student.layers * rows * width * job.student.hidden * job.size + unpacked
-    return job.student.layers * one + unpacked
+        return one + job.student.layers * lines * width * job.student.hidden * job.size + once + unpacked
+    return job.student.layers * one + once + unpacked
 
 
 def layer_bytes(shape: ModelShape, size: int) -> int:
@@ -214,9 +215,9 @@ def needs_mask(job: Job, shape: ModelShape, columns: int) -> bool:
     return job.packs or (shape.window is not None and columns >= shape.window)
 
 
-def mask_bytes(rows: int, columns: int, size: int) -> int:
-    """Who sees whom, made additive by every layer's attention."""
-    return rows * columns**2 * size
+def mask_bytes(lines: int, columns: int, size: int) -> int:
+    """Who sees whom, to be added to the scores; every layer's attention makes it for itself, unless it comes made."""
+    return lines * columns**2 * size
 
 
 def forward_bytes(shape: ModelShape, rows: int, columns: int, size: int) -> int:

@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedConfig
 
+from dudi_kit.models.packing import sharing_of
 from dudi_kit.models.scratch import count_parameters
 from dudi_kit.models.targets import count_trained
 from dudi_kit.plan.arithmetic import Arithmetic
 from dudi_kit.plan.engine import bucket_of, offloaded_parts
 from dudi_kit.plan.hardware import Hardware
-from dudi_kit.plan.inputs import largest_inputs
+from dudi_kit.plan.inputs import Sharings, largest_inputs
 from dudi_kit.plan.job import Job
 from dudi_kit.plan.memory import bytes_of
 from dudi_kit.plan.rollouts import server_of
@@ -59,7 +61,7 @@ def job_of(
     """What the memory of a training process depends on. engine: DeepSpeed's configuration."""
     adapter = recipe.student.adapter
     source = teaching.source if teaching else None
-    return Job(
+    job = Job(
         student=shape_of(config, count_parameters(config)),
         teacher=shape_of(teaching.config, count_parameters(teaching.config)) if teaching else None,
         teacher_dtype=source.dtype if source else "bf16",
@@ -70,9 +72,7 @@ def job_of(
         accumulation=batches.accumulation,
         signals=frozenset(name for name in Signals.model_fields if getattr(recipe.signals, name).weight > 0),
         new_tokens=recipe.rollouts.max_new_tokens,
-        inputs=largest_inputs(
-            made.rows, made.mixture, batches, recipe.rollouts.max_new_tokens, _sampled_at_once(recipe, batches)
-        ),
+        inputs=(),
         on_cpu=hardware.on_cpu,
         optimizer=recipe.training.optimizer,
         offloaded=offloaded_parts(recipe),
@@ -87,6 +87,13 @@ def job_of(
         placement=source.placement if source else "device",
         device_memory=bytes_of(source.device_memory) if source and source.device_memory else None,
     )
+    kept = job.cache != "none"  # of y, then, the teacher is asked apart, and once
+    sharings = Sharings(
+        student=sharing_of(config) if job.sides == 2 else None,
+        teacher=sharing_of(teaching.config) if teaching and job.teacher_terms == 2 and not kept else None,
+    )
+    at_once = _sampled_at_once(recipe, batches)
+    return replace(job, inputs=largest_inputs(made.rows, made.mixture, batches, job.new_tokens, at_once, sharings))
 
 
 def _sampled_at_once(recipe: Recipe, batches: Arithmetic) -> int:

@@ -21,6 +21,8 @@ from dudi_kit.data.batches import Batch, join, pack
 from dudi_kit.data.sending import sent
 from dudi_kit.models.generation import Continuation
 from dudi_kit.models.head import Predictions
+from dudi_kit.models.head_form import inner
+from dudi_kit.models.packing import sharing_of
 from dudi_kit.models.reading import FEW, Places, predictions
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.rollouts import Rollouts
@@ -182,9 +184,8 @@ class Objective:
         terms = self._terms_read_by_student()
         device = next(models.student.parameters()).device
         positions = positions_of(len(pairs), terms, lambda pair, term: pairs[pair].response(term))
-        batch = self._join(
-            [(pair.row.prompt, pair.response(term)) for term in terms for pair in pairs], self.padding.student, device
-        )
+        said = [(pair.row.prompt, pair.response(term)) for term in terms for pair in pairs]
+        batch = self._join(said, models.student, self.padding.student, device)
         places = positions.places(device)
         with ExitStack() as opened:
             told, label_mass = self._told(models, pairs, opened)
@@ -260,7 +261,7 @@ class Objective:
         """What the teacher says of these terms' responses, pair after pair."""
         inputs = [(pair.row.teacher_prompts[term], _teacher_ids(pair, term)) for term in terms for pair in pairs]
         positions = positions_of(len(pairs), terms, lambda pair, term: _teacher_ids(pairs[pair], term))
-        batch = self._join(inputs, self.padding.teacher, device)
+        batch = self._join(inputs, teacher, self.padding.teacher, device)
         with ExitStack() as opened:
             with self.clock("teacher", batch.input_ids_LT.shape):
                 said = opened.enter_context(predictions(teacher, batch, positions.places(device), few=self.few))
@@ -302,7 +303,8 @@ class Objective:
         if not pairs:
             return []
         positions = positions_of(len(pairs), [term], lambda number, _: pairs[number].response(term))
-        batch = self._join([(pair.row.prompt, pair.response(term)) for pair in pairs], self.padding.student, device)
+        said = [(pair.row.prompt, pair.response(term)) for pair in pairs]
+        batch = self._join(said, reference, self.padding.student, device)
         with predictions(reference, batch, positions.places(device), few=self.few) as found:
             logprob_N = Told(found, positions).logprobs(np.arange(len(positions)), 1.0)
         return [logprob_N[segment.place] for segment in positions.segments]
@@ -320,10 +322,14 @@ class Objective:
             terms[term] = SpanTerm(self.span_rules[term], self.temperatures[term], teacher_S)
         return Likelihoods(positions, names, self.beta, reference_N, spans, terms)
 
-    def _join(self, inputs: Sequence[tuple[list[int], list[int]]], pad_id: int, device: torch.device) -> Batch:
+    def _join(
+        self, inputs: Sequence[tuple[list[int], list[int]]], model: nn.Module, pad_id: int, device: torch.device
+    ) -> Batch:
+        """For this model to read."""
         prompts, responses = zip(*inputs, strict=True)
         with self.clock("data"):
-            return self.join(prompts, responses, pad_id=pad_id).to(device)
+            sharing = sharing_of(inner(model).config)
+            return self.join(prompts, responses, pad_id=pad_id, sharing=sharing).to(device)
 
 
 def _teacher_ids(pair: Pair, term: Term) -> list[int]:

@@ -7,9 +7,11 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from dudi_kit.data.batches import Batch
 from dudi_kit.data.encode import Encoder
 from dudi_kit.data.example import Turn
 from dudi_kit.evaluate.likelihood import Question, answer_nats, likeliest
+from dudi_kit.models.reading import response_nats
 from tests.evaluate.conftest import SENTENCES
 
 
@@ -36,6 +38,28 @@ def test_each_answer_has_the_likelihood_of_a_pass_of_its_own(
     assert [len(nats) for nats in found] == [len(nats) for nats in expected]
     assert list(chain(*found)) == pytest.approx(list(chain(*expected)), rel=1e-4)
     assert sum(seen) == sum(len(question.answers) for question in questions)
+
+
+def test_answers_of_one_question_stand_behind_its_prompt_and_none_sees_another(
+    model: LlamaForCausalLM, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Batch] = []
+
+    def watched(model: LlamaForCausalLM, batch: Batch) -> list[float]:
+        seen.append(batch)
+        return response_nats(model, batch)
+
+    monkeypatch.setattr("dudi_kit.evaluate.likelihood.response_nats", watched)
+    prompts = [encoder.prompt_ids((Turn("user", text * 8),)) for text in SENTENCES["id"][:3]]
+    answers = [encoder.text_ids(text) for text in ("beras", "kucing tidur", "beras ketan", "k")]
+    asked = [Question(prompt, answers) for prompt in prompts]
+    found = answer_nats(model.eval(), asked, pad_id=encoder.pad_id, batch_size=8)
+    assert sorted(len(batch.input_ids_LT) for batch in seen) == [1, 2]
+    expected = [[_plain(model, prompt, answer) for answer in answers] for prompt in prompts]
+    assert list(chain(*found)) == pytest.approx(list(chain(*expected)), rel=1e-4)
+    seen.clear()
+    answer_nats(model, asked, pad_id=encoder.pad_id, batch_size=3)
+    assert sorted(len(batch.line_B) for batch in seen) == [1, 1, 1, 3, 3, 3]
 
 
 def test_the_likeliest_answer_is_the_one_of_fewest_nats() -> None:

@@ -1,6 +1,5 @@
 """Rows that share a line see no more than they would alone, in every model that is packed."""
 
-import inspect
 from typing import Any
 
 import pytest
@@ -8,8 +7,9 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from dudi_kit.data.batches import Batch, pack
-from dudi_kit.models.packing import PACKS
+from dudi_kit.data.batches import Batch, Sharing, join, pack
+from dudi_kit.models.packing import PACKS, sharing_of
+from tests.reading import response_logits
 
 VOCABULARY, PAD = 60, 7
 SHAPE: dict[str, Any] = {
@@ -31,8 +31,9 @@ ITS_OWN: dict[str, dict[str, Any]] = {
     "starcoder2": {"sliding_window": 6},
 }
 
-PROMPTS = [[3, 1, 4], [5] * 20, [9], [9, PAD, 2, 6, 5, 3, 5, 8, 9], [11, 12], [8] * 5]
-RESPONSES = [[1, 2, 3, 4, PAD], [PAD], list(range(20, 50)), [40], [], [2, 3]]
+PROMPTS = [[3, 1, 4], [5] * 20, [9], [3, 1, 4], [9, PAD, 2, 6, 5, 3, 5, 8, 9], [5] * 20, [3, 1, 4]]
+RESPONSES = [[1, 2, 3, 4, PAD], [PAD], list(range(20, 50)), [40], [], [2, 3], [1, 2, 8]]
+"""Of rows that share a prompt, some begin alike."""
 
 
 def model_of(kind: str, attention: str) -> Any:
@@ -41,32 +42,22 @@ def model_of(kind: str, attention: str) -> Any:
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
 
 
-def packed_logits(model: Any, batch: Batch) -> list[Tensor]:
-    """What predicts each row's response."""
-    takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-    positions = {"position_ids": batch.position_ids_LT} if takes_positions else {}
-    logits = model(input_ids=batch.input_ids_LT, **positions, use_cache=False).logits
-    places = zip(batch.line_B.tolist(), batch.first_B.tolist(), RESPONSES, strict=True)
-    return [logits[line, first : first + len(response)] for line, first, response in places]
-
-
-def alone_logits(model: Any) -> list[Tensor]:
-    return [
+def alone_logits(model: Any) -> Tensor:
+    return torch.cat([
         model(input_ids=torch.tensor([prompt + response]), use_cache=False).logits[0, len(prompt) - 1 : -1]
-        if response
-        else torch.zeros(0, VOCABULARY)
         for prompt, response in zip(PROMPTS, RESPONSES, strict=True)
-    ]
+        if response
+    ])  # fmt: skip
 
 
-def apart(model: Any) -> tuple[float, float]:
+def apart(model: Any, batch: Batch) -> tuple[float, float]:
     """The largest difference of a logit, and of a gradient as a share of its tensor's largest."""
     found = []
-    for logits in (packed_logits(model, pack(PROMPTS, RESPONSES, pad_id=PAD, multiple=8)), alone_logits(model)):
+    for logits_NV in (response_logits(model, batch), alone_logits(model)):
         model.zero_grad()
-        sum(part.double().logsumexp(-1).sum() for part in logits).backward()  # type: ignore[union-attr]
+        logits_NV.double().logsumexp(-1).sum().backward()
         gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        found.append((torch.cat(logits).detach(), gradients))
+        found.append((logits_NV.detach(), gradients))
     (mine, my_gradients), (theirs, their_gradients) = found
     shares = [
         ((my_gradients[name] - g).abs().max() / g.abs().max().clamp(min=1e-3)).item()
@@ -81,19 +72,41 @@ WAYS.remove(("gemma2", "sdpa"))  # which caps its scores
 
 @pytest.mark.parametrize(("kind", "attention"), WAYS)
 def test_a_packed_row_says_and_teaches_what_it_would_alone(kind, attention):
-    logits, gradients = apart(model_of(kind, attention))
+    logits, gradients = apart(model_of(kind, attention), pack(PROMPTS, RESPONSES, pad_id=PAD, multiple=8))
     assert logits < 2e-5
     assert gradients < 2e-5
 
 
+@pytest.mark.parametrize("make", [join, pack])
+@pytest.mark.parametrize(("kind", "attention"), WAYS)
+def test_a_row_that_shares_its_prompt_says_and_teaches_what_it_would_alone(kind, attention, make):
+    model = model_of(kind, attention)
+    sharing = sharing_of(model.config)
+    assert sharing is not None
+    assert sharing.window in (None, 0, 6)
+    model.config.sliding_window = 60  # longer than any row; what a window does to shorter ones, other tests say
+    batch = make(PROMPTS, RESPONSES, pad_id=PAD, multiple=8, sharing=Sharing(10_000, 60))
+    assert batch.sees() is not None
+    assert len(batch.input_ids_LT) == (4 if make is join else 3)
+    logits, gradients = apart(model, batch)
+    assert logits < 2e-5
+    assert gradients < 2e-5
+
+
+def test_a_row_that_is_longer_than_a_window_shares_nothing():
+    longest = max(len(prompt) + len(response) for prompt, response in zip(PROMPTS, RESPONSES, strict=True))
+    for window, shares in ((longest, True), (longest - 1, False)):
+        batch = join(PROMPTS, RESPONSES, pad_id=PAD, sharing=Sharing(10_000, window))
+        assert (batch.sees() is not None) is shares
+
+
 @pytest.mark.parametrize("kind", ["lfm2", "bloom"])
 def test_a_model_that_carries_more_than_attention_does_leaks(kind):
-    """Or it could be packed as well."""
+    """Or it could be packed as well, and its rows share their prompts."""
     config = {"lfm2": {"layer_types": ["conv", "full_attention"]}, "bloom": {"n_layer": 2, "n_head": 4}}[kind]
     torch.manual_seed(0)
     shape = {name: value for name, value in SHAPE.items() if name not in config}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape, **config))
-    with torch.no_grad():
-        packed = torch.cat(packed_logits(model, pack(PROMPTS, RESPONSES, pad_id=PAD, multiple=8)))
-        assert (packed - torch.cat(alone_logits(model))).abs().max() > 1e-3
-    assert kind not in PACKS
+    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape, **config)).eval()
+    logits, _ = apart(model, pack(PROMPTS, RESPONSES, pad_id=PAD, multiple=8))
+    assert logits > 1e-3
+    assert sharing_of(model.config) is None

@@ -21,6 +21,7 @@ from dudi_kit.plan.memory import (
     needs_mask,
     rollout_bytes,
     teacher_bytes,
+    teacher_pass,
 )
 from dudi_kit.plan.shape import ModelShape, shape_of
 from dudi_kit.signals.chunks import CHUNK_BYTES, HALF_CHUNK_BYTES, STRIP_ELEMENTS
@@ -187,15 +188,26 @@ FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
 ROWS, COLUMNS = 4, 96
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["alone", "packed"])
+@pytest.mark.parametrize("way", ["alone", "packed", "shared"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 4), (torch.bfloat16, 2)], ids=["fp32", "bf16"])
-def test_a_layer_keeps_what_autograd_keeps(family: str, dtype: torch.dtype, size: int, packed: bool) -> None:
-    one, three = (_kept(_config(family, layers), dtype, packed) for layers in (1, 3))
+def test_a_layer_keeps_what_autograd_keeps(family: str, dtype: torch.dtype, size: int, way: str) -> None:
+    one, three = (_kept(_config(family, layers), dtype, way) for layers in (1, 3))
     shape = shape_of(_config(family, 1), 0)
-    mask = mask_bytes(ROWS, COLUMNS, size) if needs_mask(replace(JOB, packs=packed), shape, COLUMNS) else 0
-    expected = ROWS * COLUMNS * layer_bytes(shape, size) + mask
+    masked = needs_mask(replace(JOB, packs=way == "packed"), shape, COLUMNS)
+    expected = ROWS * COLUMNS * layer_bytes(shape, size) + (mask_bytes(ROWS, COLUMNS, size) if masked else 0)
     assert (three - one) / 2 == pytest.approx(expected, rel=0.05)
+
+
+def test_pairs_that_share_their_prompt_have_a_line_each_and_one_mask() -> None:
+    """2 lines of 80 columns instead of 4 of 48; in the teacher's forward pass the mask is there a second time."""
+    inputs = INPUTS._replace(shared=80, teacher_shared=112)
+    alone, shared = activations(JOB, INPUTS), activations(JOB, inputs)
+    assert shared == alone * (2 * 80) // (4 * 48) + 2 * 80**2 * 4
+    one = replace(JOB, student=replace(SHAPE, layers=1))
+    assert shared - activations(one, inputs) == alone * (2 * 80) // (4 * 48) // 2
+    forward = teacher_pass(JOB, INPUTS)
+    assert teacher_pass(JOB, inputs) == forward * (2 * 112) // (4 * 80) + 2 * (2 * 112**2 * 2)
 
 
 def test_a_window_that_is_shorter_than_a_line_needs_a_mask() -> None:
@@ -213,8 +225,8 @@ def _config(family: str, layers: int) -> PreTrainedConfig:
     )  # fmt: skip
 
 
-def _kept(config: PreTrainedConfig, dtype: torch.dtype, packed: bool) -> int:
-    """Bytes of all storages that a forward pass saves for backward; weights left out. packed: two rows in a line."""
+def _kept(config: PreTrainedConfig, dtype: torch.dtype, way: str) -> int:
+    """Bytes of all storages that a forward pass saves for backward; weights left out. way: how rows lie in a line."""
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -226,9 +238,11 @@ def _kept(config: PreTrainedConfig, dtype: torch.dtype, packed: bool) -> int:
         return tensor
 
     ids = torch.ones(ROWS, COLUMNS, dtype=torch.long)
-    positions = {"position_ids": (torch.arange(COLUMNS) % 50).expand(ROWS, -1)} if packed else {}
+    given = {} if way == "alone" else {"position_ids": (torch.arange(COLUMNS) % 50).expand(ROWS, -1)}
+    if way == "shared":
+        given["attention_mask"] = torch.zeros(ROWS, 1, COLUMNS, COLUMNS, dtype=dtype)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(input_ids=ids, **positions, use_cache=False, logits_to_keep=1)
+        model(input_ids=ids, **given, use_cache=False, logits_to_keep=1)
     return sum(storage.nbytes() for storage in kept.values())
 
 

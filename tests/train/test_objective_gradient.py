@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from dudi_kit.data.batches import Batch, Sharing
 from dudi_kit.models.generation import Continuation
 from dudi_kit.models.head_form import head_form
-from dudi_kit.models.reading import FEW
+from dudi_kit.models.reading import FEW, Places, predictions
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.signals import Signals
 from dudi_kit.train.step import Models, Objective, Padding, Pair
@@ -292,6 +293,30 @@ def test_rows_that_share_lines_teach_the_same(monkeypatch, known):
     if not known:
         monkeypatch.setattr("dudi_kit.models.reading.head_form", lambda _: None)
     assert_same(by_package(asked, ITEMS, WHOLE, packing=True), expected)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("few", [0, FEW])
+def test_rows_that_share_their_prompt_change_nothing(monkeypatch, packing, few):
+    """Of the student y and ỹ of every row, of the teacher those of the rows whose two prompts are alike."""
+    asked = models()
+    monkeypatch.setattr("dudi_kit.train.step.sharing_of", lambda _: None)
+    expected = by_package(asked, ITEMS, WHOLE, few=few)
+    seen: list[Batch] = []
+
+    def watched(model: nn.Module, batch: Batch, places: Places, *, few: int) -> Any:
+        seen.append(batch)
+        return predictions(model, batch, places, few=few)
+
+    monkeypatch.setattr("dudi_kit.train.step.predictions", watched)
+    monkeypatch.setattr("dudi_kit.train.step.sharing_of", lambda _: Sharing(hidden=10_000, window=None))
+    assert_same(by_package(asked, ITEMS, WHOLE, few=few, packing=packing), expected)
+    teacher, anchor, student = seen
+    assert student.sees() is not None
+    assert student is anchor
+    assert teacher.sees() is not None
+    if not packing:
+        assert [len(batch.input_ids_LT) for batch in (teacher, student)] == [2 * len(ITEMS) - 1, len(ITEMS)]
 
 
 def test_order_of_the_rows_changes_nothing():
