@@ -1,19 +1,21 @@
-"""What packing saves in a micro-batch, and what joining one costs.
+"""What sharing prompts and packing save in a micro-batch, and what joining one costs.
 
     python -m benchmarks.packing
 
-All three signals over 16 rows of 16 to 256 tokens: student of 8 layers × 512 forward and backward over (y, ỹ), teacher
-of 8 × 768 and reference forward, 32,000 pieces, in bf16 where the processor multiplies it, else in fp32. Padded against
-packed in one process, alternating, medians of 5; CPU seconds of the process. The padded share is that of the student's
-batch.
+All three signals over 16 pairs: student of 8 layers × 512 forward and backward over (y, ỹ), teacher of 8 × 768 and
+reference forward, 32,000 pieces, in bf16 where the processor multiplies it, else in fp32. Three ways by turns in one
+process, medians of 5, CPU seconds of the process: each row apart in its line; prompts shared where that is less work,
+as training does it; and packed besides. The padded share is that of the student's batch.
 """
 
 import statistics
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -22,22 +24,28 @@ import numpy as np  # noqa: E402 – found on the path above
 import torch  # noqa: E402
 from transformers import Qwen2Config, Qwen2ForCausalLM  # noqa: E402
 
+import dudi_kit.train.step as of_step  # noqa: E402
 from benchmarks.measure import DTYPES, quick_dtype  # noqa: E402
-from dudi_kit.data.batches import Batch, join, pack  # noqa: E402
+from dudi_kit.data.batches import Batch, Sharing, join, pack  # noqa: E402
 from dudi_kit.models.generation import Continuation  # noqa: E402
+from dudi_kit.models.packing import sharing_of  # noqa: E402
 from dudi_kit.plan.rows import Row  # noqa: E402
 from dudi_kit.recipe.schema.signals import Signals  # noqa: E402
 from dudi_kit.train.heap import keep_heap  # noqa: E402
 from dudi_kit.train.step import Models, Objective, Padding, Pair  # noqa: E402
 
 PIECES, ROWS, TIMES = 32_000, 16, 5
-LENGTHS: dict[str, tuple[float, float]] = {
-    # median and spread (σ of the logarithm) of prompts and of responses
-    "all alike": (48, 0.0),
-    "sorted into micro-batches": (48, 0.15),
-    "as corpora are": (48, 0.6),
-    "a few long ones": (32, 1.0),
+LENGTHS: dict[str, tuple[int, int, float]] = {
+    # medians of prompts and of responses, and their spread (σ of the logarithm)
+    "all of 48": (48, 48, 0.0),
+    "48, sorted into micro-batches": (48, 48, 0.15),
+    "48, as corpora are": (48, 48, 0.6),
+    "32, a few long ones": (32, 32, 1.0),
+    "prompts of 192, responses of 16 (classes, short answers)": (192, 16, 0.3),
+    "prompts of 192, responses of 96 (summaries)": (192, 96, 0.3),
+    "prompts of 16, responses of 192 (stories)": (16, 192, 0.3),
 }
+WAYS = ("apart", "shared", "packed")
 
 
 def model(hidden: int) -> Any:
@@ -49,31 +57,36 @@ def model(hidden: int) -> Any:
     return Qwen2ForCausalLM(config).to(DTYPES[quick_dtype()])
 
 
-def pairs_of(median: float, spread: float) -> list[Pair]:
-    """Rows whose lengths are log-normal, cut to 8 … 256; the teacher's prompts are twice as long."""
+def pairs_of(prompts: int, responses: int, spread: float) -> list[Pair]:
+    """Rows whose lengths are log-normal, cut to 8 … 256; the teacher's prompts are the student's."""
     draw = np.random.default_rng(0)
 
-    def some() -> list[int]:
+    def some(median: int) -> list[int]:
         length = int(np.clip(median * np.exp(spread * draw.standard_normal()), 8, 256))
         return [int(token) for token in draw.integers(10, PIECES, length)]
 
     def pair(number: int) -> Pair:
-        prompt = some()
-        taught = {"off_policy": prompt, "on_policy": prompt + prompt}
-        return Pair(Row(number, "id", "mine", prompt, some(), taught), Continuation(some(), ended=True))
+        prompt = some(prompts)
+        taught = {"off_policy": prompt, "on_policy": prompt}
+        return Pair(
+            Row(number, "id", "mine", prompt, some(responses), taught), Continuation(some(responses), ended=True)
+        )
 
     return [pair(number) for number in range(ROWS)]
 
 
-def joined(pairs: Sequence[Pair], *, packing: bool) -> Batch:
+def joined(pairs: Sequence[Pair], way: str, sharing: Sharing | None) -> Batch:
     """The student's batch."""
     prompts = [pair.row.prompt for pair in pairs] * 2
     responses = [pair.response(term) for term in ("off_policy", "on_policy") for pair in pairs]
-    return (pack if packing else join)(prompts, responses, pad_id=0)
+    make = pack if way == "packed" else join
+    return make(prompts, responses, pad_id=0, sharing=None if way == "apart" else sharing)
 
 
 def padded_share(batch: Batch, pairs: Sequence[Pair]) -> float:
     """Of all columns."""
+    if batch.segment_LT is not None:
+        return float((batch.segment_LT < 0).float().mean())
     tokens = sum(2 * len(pair.row.prompt) + len(pair.row.response) + len(pair.response("on_policy")) for pair in pairs)
     return 1 - tokens / batch.input_ids_LT.numel()
 
@@ -84,30 +97,34 @@ def main() -> None:
     student, reference, teacher = model(512), model(512).eval(), model(768).eval()
     models = Models(student, teacher.requires_grad_(False), reference.requires_grad_(False))
     signals = Signals.model_validate({"sequence": {"weight": 1.0}, "off_policy": {"weight": 1.0}, "on_policy": {}})
-    ways = {
-        packing: Objective(signals, padding=Padding(0, 0), pieces=PIECES, packing=packing) for packing in (False, True)
-    }
+    ways = {way: Objective(signals, padding=Padding(0, 0), pieces=PIECES, packing=way == "packed") for way in WAYS}
 
-    def step(pairs: Sequence[Pair], *, packing: bool) -> float:
+    def step(pairs: Sequence[Pair], way: str) -> float:
         began = time.process_time()
-        objective = ways[packing]
-        objective(models, pairs, objective.counts(pairs)).loss.backward()
+        objective, apart = ways[way], patch.object(of_step, "sharing_of", lambda _: None)
+        with apart if way == "apart" else nullcontext():
+            objective(models, pairs, objective.counts(pairs)).loss.backward()
         student.zero_grad()
         return time.process_time() - began
 
-    print("| lengths | padded share | packed: padded share | padded, s | packed / padded | joining / padded step |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    print(
+        "| lengths | columns apart / shared / packed | padded | apart, s | shared / apart | packed / apart | joining |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, lengths in LENGTHS.items():
         pairs = pairs_of(*lengths)
-        rounds = [(step(pairs, packing=False), step(pairs, packing=True)) for _ in range(TIMES + 1)][1:]
-        ratio = statistics.median(packed / padded for padded, packed in rounds)
-        padded = statistics.median(seconds for seconds, _ in rounds)
+        rounds = [[step(pairs, way) for way in WAYS] for _ in range(TIMES + 1)][1:]
+        apart = statistics.median(seconds for seconds, _, _ in rounds)
+        ratios = [statistics.median(seconds[i] / seconds[0] for seconds in rounds) for i in (1, 2)]
+        made = [joined(pairs, way, sharing_of(student.config)) for way in WAYS]
+        columns = " / ".join(f"{batch.input_ids_LT.numel():,}" for batch in made)
+        shares = " / ".join(f"{padded_share(batch, pairs):.0%}" for batch in made)
         began = time.process_time()
         for _ in range(20):
-            joined(pairs, packing=True)
+            joined(pairs, "packed", sharing_of(student.config))
         joining = (time.process_time() - began) / 20 * 2  # the teacher's batch is as large
-        shares = " | ".join(f"{padded_share(joined(pairs, packing=packing), pairs):.0%}" for packing in (False, True))
-        print(f"| {name} | {shares} | {padded:.2f} | {ratio:.2f} | {joining / padded:.2%} |", flush=True)
+        shown = [f"{ratio:.2f}" for ratio in ratios] + [f"{joining / apart:.2%}"]
+        print(f"| {name} | {columns} | {shares} | {apart:.2f} | {' | '.join(shown)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dudi_kit.data.batches import Batch
+from dudi_kit.models.attention import looking_back
 from dudi_kit.models.head import Predictions
 from dudi_kit.models.head_form import head_form, head_of, hidden_states, inner, is_shared_out, open_head, pieces_of
 
@@ -46,7 +47,7 @@ def predictions(model: nn.Module, batch: Batch, places: Places, *, few: int = FE
     if form is None or (len(places.row_N) * pieces_of(model) <= few and not is_shared_out(model)):
         yield Predictions(_own_logits(model, batch, at))
         return
-    with hidden_states(model) as seen:
+    with hidden_states(model) as seen, looking_back(model, batch):
         model(**_inputs(model, batch), **_no_logits(model, batch))
     (hidden_LTH,) = seen
     rows_NH = hidden_LTH[at]
@@ -80,7 +81,7 @@ def _own_logits(model: nn.Module, batch: Batch, at: tuple[Tensor, Tensor]) -> Te
         given.append(line_N)
         return (hidden_LTH[line_N, column_N].unsqueeze(0), *others)
 
-    with nullcontext() if head is None else head.register_forward_pre_hook(only_these):
+    with looking_back(model, batch), nullcontext() if head is None else head.register_forward_pre_hook(only_these):
         logits_LTV: Tensor = model(**asked).logits
     return logits_LTV[0] if given else logits_LTV[at]
 

@@ -18,9 +18,10 @@ from transformers import (
     MambaConfig,
     Qwen2Config,
     Qwen3Config,
+    masking_utils,
 )
 
-from dudi_kit.data.batches import Batch, join, pack
+from dudi_kit.data.batches import Batch, Sharing, join, pack
 from dudi_kit.models.head_form import head_form
 from dudi_kit.models.loading import with_contiguous_head
 from dudi_kit.models.reading import FEW, Places, predictions, response_nats
@@ -131,6 +132,41 @@ def test_attention_is_told_to_look_back_and_given_no_mask(few, monkeypatch):
     monkeypatch.setattr(functional, "scaled_dot_product_attention", seen)
     response_logits(model, batch(), few=few)
     assert asked == [(None, True)] * 2
+
+
+@pytest.mark.parametrize("few", [0, FEW])
+@pytest.mark.parametrize(("name", "looks"), [("llama", 0), ("gemma3", 0), ("gemma3 with a short window", 2)])
+def test_positions_are_looked_into_only_where_a_mask_is_needed(name, looks, few, monkeypatch):
+    """It is a wait for the device, in every pass. transformers looks once for each kind of layer."""
+    looked: list[Tensor] = []
+    own = masking_utils.find_packed_sequence_indices
+
+    def seen(position_ids: Tensor) -> Any:
+        looked.append(position_ids)
+        return own(position_ids)
+
+    model = model_of(name)
+    head_form(model)
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", seen)
+    response_logits(model, batch(), few=few)
+    assert len(looked) == looks
+    assert model.config._attn_implementation == "sdpa"
+    response_logits(model, join([[3, 1, 4]] * 2, [[5], [6, 7]], pad_id=PAD, sharing=Sharing(10_000, None)), few=few)
+    assert len(looked) == looks
+    response_logits(model, pack([[3, 1], [4]], [[5], []], pad_id=PAD), few=few)
+    assert len(looked) > looks
+
+
+def test_what_a_checkpointed_layer_computes_again_it_computes_in_the_same_way():
+    model, batch_ = model_of("llama").train(), batch()
+    found = []
+    for recomputes in (False, True):
+        if recomputes:
+            model.gradient_checkpointing_enable()
+        model.zero_grad()
+        response_logits(model, batch_).logsumexp(-1).sum().backward()
+        found.append([p.grad.clone() for p in model.parameters()])
+    torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
 def test_a_row_may_fill_a_learned_table_of_positions_to_its_end():

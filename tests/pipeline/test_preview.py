@@ -90,7 +90,7 @@ def test_the_ids_shown_are_the_ids_trained_on(folder: Path, tmp_path: Path, monk
         batch = own(prompts, responses, **options)
         masks = batch.response_mask_BR
         learned = [ids[mask].tolist() for ids, mask in zip(batch.response_ids_BR, masks, strict=True)]
-        columns = zip(batch.input_ids_LT.tolist(), batch.asked_B.tolist(), strict=True)
+        columns = zip(batch.input_ids_LT[batch.line_B].tolist(), batch.asked_B.tolist(), strict=True)
         read.append(([ids[: first + 1] for ids, first in columns], learned))
         return batch
 
