@@ -1,9 +1,10 @@
 """The tensors that all models read: each row a prompt and its response without a gap, padded on the right.
 
 Shapes: B rows, R response columns, L lines, T columns. A row has a line of its own, or shares one with others where
-they are packed. What fills a line stands behind its rows, where causal attention never looks: a model needs no mask, so
-that attention takes its quickest kernels and keeps no mask of B·T² for backward; and a line is as long as the longest
-row, not as the longest prompt and the longest response together. The token in column t is predicted at column t − 1.
+they are packed or share their prompt (below). What fills a line stands behind its rows, where causal attention never
+looks: a model needs no mask, so that attention takes its quickest kernels and keeps no mask of B·T² for backward; and a
+line is as long as the longest row, not as the longest prompt and the longest response together. The token in column t
+is predicted at column t − 1.
 
 Of rows that share a line, transformers is told by their positions, each of which begins at 0. Not every model heeds
 them (`models.packing`).
@@ -30,9 +31,12 @@ MULTIPLE = 16
 Block = list[int]
 """Rows, by number, that share a prompt; or one alone."""
 
+Layout = Sequence[Sequence[Block]]
+"""The blocks of each line."""
+
 
 class Sharing(NamedTuple):
-    """Of a model that keeps the responses of one prompt apart."""
+    """What there is to know of a model before rows share their prompt in a line that it reads."""
 
     hidden: int
     """Its width, for what a mask costs beside its layers."""
@@ -116,8 +120,8 @@ def join(
     never 0. sharing: None where the model can't read rows that share their prompt.
     """
     rows = _Rows(prompts, responses)
-    blocks = blocks_of(prompts, list(map(len, responses)), sharing, multiple)
-    return _laid(rows, [[block] for block in blocks], pad_id, multiple)
+    layouts = [[[block] for block in blocks] for blocks in rows.blocks(sharing)]
+    return _laid(rows, _least_work(rows, layouts, sharing, multiple), pad_id, multiple)
 
 
 def pack(
@@ -133,38 +137,17 @@ def pack(
     The longest are placed first, each into the first line that has room for it.
     """
     rows = _Rows(prompts, responses)
-    blocks = blocks_of(prompts, list(map(len, responses)), sharing, multiple)
-    lengths = [rows.length(block) for block in blocks]
-    lines = _first_fit(lengths, rounded(max(lengths), multiple))
-    return _laid(rows, [[blocks[number] for number in line] for line in lines], pad_id, multiple)
+    layouts = [_first_fit(rows, blocks, multiple) for blocks in rows.blocks(sharing)]
+    return _laid(rows, _least_work(rows, layouts, sharing, multiple), pad_id, multiple)
 
 
-def blocks_of(
-    prompts: Sequence[Sequence[int]], lengths: Sequence[int], sharing: Sharing | None, multiple: int = MULTIPLE
-) -> list[Block]:
-    """Rows that share their prompt, where that is less work than each alone. lengths: of the responses."""
-    alone = [[row] for row in range(len(prompts))]
-    longest = max(len(prompt) + length for prompt, length in zip(prompts, lengths, strict=True))
-    if sharing is None or longest > (sharing.window or longest):
-        return alone
-    together = _by_prompt(prompts)
-    apart = rounded(longest, multiple)
-    shared = rounded(max(len(prompts[rows[0]]) + sum(lengths[row] for row in rows) for rows in together), multiple)
-    work_apart = len(alone) * apart * (_PARAMETERS * sharing.hidden + apart / 2)
-    work_shared = len(together) * shared * (_PARAMETERS * sharing.hidden + shared)
-    return together if work_shared < work_apart else alone
+def work(lines: int, columns: int, hidden: int, *, masked: bool) -> float:
+    """Of a layer of width H that reads these lines, as a share of something that all layouts have in common.
 
-
-_PARAMETERS = 6
-"""A layer of width H has some 12·H² of them, each multiplied once for a token. Its attention multiplies 2·T·H numbers
-with a mask, and half as many without, where only what lies behind is looked at. All divided by 2·H."""
-
-
-def _by_prompt(prompts: Sequence[Sequence[int]]) -> list[Block]:
-    blocks: dict[tuple[int, ...], Block] = {}
-    for row, prompt in enumerate(prompts):
-        blocks.setdefault(tuple(prompt), []).append(row)
-    return list(blocks.values())
+    It has some 12·H² parameters, each multiplied once for a token. Its attention multiplies 2·T·H numbers for a token
+    with a mask, and half as many without, where only what lies behind is looked at.
+    """
+    return lines * columns * (6 * hidden + (columns if masked else columns / 2))
 
 
 def rounded(tokens: int, multiple: int = MULTIPLE) -> int:
@@ -179,15 +162,37 @@ class _Rows:
         assert len(prompts) == len(responses) > 0, "one of each for every row"
         assert all(prompts), "the last token of a prompt predicts the first of the response"
         self.prompts, self.responses = prompts, responses
+        self.longest = max(len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True))
+
+    def blocks(self, sharing: Sharing | None) -> list[list[Block]]:
+        """Each row alone; then those of one prompt together, if the model reads that and a prompt comes twice."""
+        alone = [[row] for row in range(len(self.prompts))]
+        if sharing is None or self.longest > (sharing.window or self.longest):
+            return [alone]
+        together: dict[tuple[int, ...], Block] = {}
+        for row, prompt in enumerate(self.prompts):
+            together.setdefault(tuple(prompt), []).append(row)
+        return [alone, list(together.values())] if len(together) < len(alone) else [alone]
 
     def length(self, block: Block) -> int:
         """Tokens of its prompt and its responses."""
         return len(self.prompts[block[0]]) + sum(len(self.responses[row]) for row in block)
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest one."""
-        return max(len(prompt) + len(response) for prompt, response in zip(self.prompts, self.responses, strict=True))
+    def columns(self, lines: Layout, multiple: int) -> int:
+        """Of the longest line."""
+        return rounded(max(sum(map(self.length, blocks)) for blocks in lines), multiple)
+
+
+def _least_work(rows: _Rows, layouts: Sequence[Layout], sharing: Sharing | None, multiple: int) -> Layout:
+    """The first of equals."""
+    if sharing is None:
+        return layouts[0]
+
+    def of(lines: Layout) -> float:
+        masked = len(lines) < len(rows.prompts)
+        return work(len(lines), rows.columns(lines, multiple), sharing.hidden, masked=masked)
+
+    return min(layouts, key=of)
 
 
 class _Segment(NamedTuple):
@@ -206,7 +211,7 @@ class _Segment(NamedTuple):
     """None of a prompt."""
 
 
-def _segments(rows: _Rows, lines: Sequence[Sequence[Block]]) -> Iterator[_Segment]:
+def _segments(rows: _Rows, lines: Layout) -> Iterator[_Segment]:
     number = 0
     for line, blocks in enumerate(lines):
         start = 0
@@ -220,8 +225,8 @@ def _segments(rows: _Rows, lines: Sequence[Sequence[Block]]) -> Iterator[_Segmen
             number += 1 + len(block)
 
 
-def _laid(rows: _Rows, lines: Sequence[Sequence[Block]], pad_id: int, multiple: int) -> Batch:
-    columns = rounded(max(sum(map(rows.length, blocks)) for blocks in lines), multiple)
+def _laid(rows: _Rows, lines: Layout, pad_id: int, multiple: int) -> Batch:
+    columns = rows.columns(lines, multiple)
     ids_LT = torch.full((len(lines), columns), pad_id, dtype=torch.long)
     position_LT = _filler_positions(rows, lines, columns)
     segment_LT, prompt_LT = torch.full_like(ids_LT, -1), torch.full_like(ids_LT, -1)
@@ -253,7 +258,7 @@ def _laid(rows: _Rows, lines: Sequence[Sequence[Block]], pad_id: int, multiple: 
     )
 
 
-def _filler_positions(rows: _Rows, lines: Sequence[Sequence[Block]], columns: int) -> Tensor:
+def _filler_positions(rows: _Rows, lines: Layout, columns: int) -> Tensor:
     """[L, T] of what fills the lines, behind their rows."""
     position_LT = torch.zeros((len(lines), columns), dtype=torch.long)
     for line, blocks in enumerate(lines):
@@ -262,17 +267,19 @@ def _filler_positions(rows: _Rows, lines: Sequence[Sequence[Block]], columns: in
     return position_LT
 
 
-def _first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Rows by line."""
-    lines: list[list[int]] = []
+def _first_fit(rows: _Rows, blocks: Sequence[Block], multiple: int) -> Layout:
+    """Lines as long as the longest block; the longest are placed first, each into the first line with room for it."""
+    room = rounded(max(map(rows.length, blocks)), multiple)
+    lines: list[list[Block]] = []
     left: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        number = next((i for i, free in enumerate(left) if free >= lengths[row]), len(lines))
+    for block in sorted(blocks, key=rows.length, reverse=True):
+        length = rows.length(block)
+        number = next((i for i, free in enumerate(left) if free >= length), len(lines))
         if number == len(lines):
             lines.append([])
             left.append(room)
-        lines[number].append(row)
-        left[number] -= lengths[row]
+        lines[number].append(block)
+        left[number] -= length
     return lines
 
 

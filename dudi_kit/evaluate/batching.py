@@ -10,14 +10,20 @@ SHORT = 64
 """Tokens of padding that always cost less than another batch."""
 
 
-def of_like_length(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Places in `lengths`, at most `most` together, the longest first: lack of memory shows at once."""
+def of_like_length(lengths: Sequence[int], most: int, counts: Sequence[int] | None = None) -> Iterator[list[int]]:
+    """Places in `lengths`, at most `most` together, the longest first: lack of memory shows at once.
+
+    counts: of what lies at each place, none more than `most`; default: 1.
+    """
+    counts = counts or [1] * len(lengths)
     batch: list[int] = []
+    held = 0
     for place in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and (len(batch) == most or lengths[place] < _least(lengths[batch[0]])):
+        if batch and (held + counts[place] > most or lengths[place] < _least(lengths[batch[0]])):
             yield batch
-            batch = []
+            batch, held = [], 0
         batch.append(place)
+        held += counts[place]
     if batch:
         yield batch
 

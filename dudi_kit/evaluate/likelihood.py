@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from dudi_kit.data.batches import join
+from dudi_kit.data.batches import Sharing, join
 from dudi_kit.evaluate.batching import of_like_length
 from dudi_kit.evaluate.progress import Advance
 from dudi_kit.models.packing import sharing_of
@@ -44,13 +44,14 @@ def answer_nats(
     number of answers that were read.
     """
     asked = list(_portions(questions, batch_size))
-    lengths = [len(questions[p.question].prompt) + max(map(len, p.of(questions))) for p in asked]
+    sharing = sharing_of(model.config)
+    last = max if sharing is None else sum  # of a question's answers, where its line ends
+    lengths = [len(questions[p.question].prompt) + last(map(len, p.of(questions))) for p in asked]
     nats = [[math.nan] * len(question.answers) for question in questions]
-    at_once = batch_size // max((portion.answers for portion in asked), default=1)
-    for places in of_like_length(lengths, at_once):
+    for places in of_like_length(lengths, batch_size, [portion.stop - portion.start for portion in asked]):
         some = [asked[i] for i in places]
         inputs = [(questions[p.question].prompt, answer) for p in some for answer in p.of(questions)]
-        found = iter(_batch_nats(model, inputs, pad_id))
+        found = iter(_batch_nats(model, inputs, pad_id, sharing))
         for question, start, stop in some:
             nats[question][start:stop] = islice(found, stop - start)
         if progress is not None:
@@ -65,10 +66,6 @@ class _Portion(NamedTuple):
     start: int
     stop: int
 
-    @property
-    def answers(self) -> int:
-        return self.stop - self.start
-
     def of(self, questions: Sequence[Question]) -> list[list[int]]:
         return questions[self.question].answers[self.start : self.stop]
 
@@ -79,10 +76,12 @@ def _portions(questions: Sequence[Question], most: int) -> Iterator[_Portion]:
             yield _Portion(number, start, min(start + most, len(question.answers)))
 
 
-def _batch_nats(model: PreTrainedModel, inputs: Sequence[tuple[list[int], list[int]]], pad_id: int) -> list[float]:
+def _batch_nats(
+    model: PreTrainedModel, inputs: Sequence[tuple[list[int], list[int]]], pad_id: int, sharing: Sharing | None
+) -> list[float]:
     prompts, answers = zip(*inputs, strict=True)
     with torch.inference_mode():
-        batch = join(prompts, answers, pad_id=pad_id, sharing=sharing_of(model.config))
+        batch = join(prompts, answers, pad_id=pad_id, sharing=sharing)
         return response_nats(model, batch.to(model.device))
 
 

@@ -10,12 +10,17 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dudi_kit.errors import EnvironmentLack
 
+VARIANTS = 64
+"""Of a layer: for each model, with and without a mask, with and without a gradient, for one line and for more. By
+itself torch makes 8, and leaves others uncompiled."""
+
 
 def compile_layers(model: nn.Module, *, backend: str = "inductor") -> None:
     """Compile the forward pass of every decoder layer, in place, for inputs of any length; it happens when first used.
 
     Call `require_compiler` before weights are loaded. backend: torch's own, which makes machine code.
     """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):  # what transformers makes all its layers of
             module.compile(dynamic=True, backend=backend)

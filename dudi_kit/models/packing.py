@@ -21,8 +21,12 @@ PACKS = frozenset({
 """`model_type` of those that a test packs, and compares with each row alone."""
 
 
+TAKES_MASKS = ("sdpa", "eager")
+"""Attention that adds a mask of ours to its scores. transformers takes one of them unless config.json names another."""
+
+
 def sharing_of(config: PreTrainedConfig) -> Sharing | None:
     """Of a model with this configuration; None where it is not known that it keeps apart what shares a line."""
-    if config.model_type not in PACKS:
+    if config.model_type not in PACKS or config._attn_implementation not in (None, *TAKES_MASKS):
         return None
     return Sharing(config.hidden_size, getattr(config, "sliding_window", None))

@@ -91,6 +91,8 @@ def _inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
     inputs: dict[str, Any] = {"input_ids": batch.input_ids_LT[:, : _room(plain, batch)], "use_cache": False}
     if batch.position_ids_LT is not None and "position_ids" in inspect.signature(plain.forward).parameters:
         inputs["position_ids"] = batch.position_ids_LT
+    if "output_router_logits" in inspect.signature(plain.forward).parameters:
+        inputs["output_router_logits"] = False  # the loss of a mixture of experts' balance, which nobody reads
     sees_LTT = batch.sees()
     if sees_LTT is not None:
         inputs["attention_mask"] = _added(sees_LTT, plain.dtype)

@@ -1,12 +1,13 @@
 """The largest inputs that training will read, in padded columns: the rows of every step are known before the first."""
 
 from collections.abc import Sequence
+from operator import add
 from typing import NamedTuple
 
-from dudi_kit.data.batches import Sharing, blocks_of, rounded
+from dudi_kit.data.batches import MULTIPLE, Sharing, rounded, work
 from dudi_kit.data.mixing import Mixture
 from dudi_kit.plan.arithmetic import Arithmetic
-from dudi_kit.plan.job import Inputs
+from dudi_kit.plan.job import ANY, Inputs
 from dudi_kit.plan.rows import Row
 from dudi_kit.recipe.schema.verbalizer import Term
 
@@ -43,29 +44,40 @@ def largest_inputs(
 
 
 def _inputs(part: Sequence[Row], at_once: int, sampled: int, new_tokens: int, sharings: Sharings) -> Inputs:
-    prompts = [row.prompt for row in part]
-    theirs = [[row.teacher_prompts.get(term, []) for row in part] for term in ("off_policy", "on_policy")]
-    lengths = [_answer(row) for row in part] + [new_tokens] * len(part)
+    alike = all(row.teacher_prompts.get("off_policy") == row.teacher_prompts.get("on_policy") for row in part)
+    answers = [_answer(row) for row in part]
+    mine = [len(row.prompt) for row in part]
+    theirs = [_asked(row, "on_policy") for row in part]
     return Inputs(
         rows=len(part),
-        prompt=rounded(max(len(row.prompt) for row in part)),
-        response=rounded(max(_answer(row) for row in part)),
-        row=rounded(max(len(row.prompt) + _answer(row) for row in part)),
-        teacher_prompt=rounded(max(_asked(row, "on_policy") for row in part)),
+        prompt=rounded(max(mine)),
+        response=rounded(max(answers)),
+        row=rounded(max(map(add, mine, answers))),
+        teacher_prompt=rounded(max(theirs)),
         teacher_row=rounded(max(_asked(row, "off_policy") + _answer(row) for row in part)),
         sampled_rows=at_once,
         sampled_prompt=sampled,
-        shared=_shared(prompts * 2, lengths, sharings.student),
-        teacher_shared=_shared(theirs[0] + theirs[1], lengths, sharings.teacher),
+        apart=_longest_apart(mine, answers, new_tokens, sharings.student),
+        teacher_apart=_longest_apart(theirs, answers, new_tokens, sharings.teacher) if alike else ANY,
     )
 
 
-def _shared(prompts: Sequence[Sequence[int]], lengths: Sequence[int], sharing: Sharing | None) -> int:
-    """Columns of the longest line where all pairs are read in one each; else 0."""
-    blocks = blocks_of(prompts, lengths, sharing)
-    if len(blocks) > len(prompts) // 2:
-        return 0
-    return rounded(max(len(prompts[rows[0]]) + sum(lengths[row] for row in rows) for rows in blocks))
+def _longest_apart(prompts: Sequence[int], answers: Sequence[int], new_tokens: int, sharing: Sharing | None) -> int:
+    """Of rollouts no longer than new_tokens, that beside which all pairs lie in lines of their own; 0: of none.
+
+    As `data.batches` decides, with all rollouts of one length; these are looked at in steps, and told to be apart if
+    one in between may be. It is not the shortest alone that are: y and ỹ of one length fill two lines best.
+    """
+    if sharing is None:
+        return ANY
+    pairs, prompt, row = len(prompts), max(prompts), max(map(add, prompts, answers))
+    for rollout in range(new_tokens, 0, -MULTIPLE):
+        longest, shortest = max(row, prompt + rollout), max(row, prompt + rollout - MULTIPLE + 1)
+        apart = work(2 * pairs, rounded(shortest), sharing.hidden, masked=False)
+        shared = work(pairs, rounded(row + rollout), sharing.hidden, masked=True)
+        if longest > (sharing.window or longest) or apart <= shared:
+            return rollout
+    return 0
 
 
 def _asked(row: Row, term: Term) -> int:
@@ -84,5 +96,4 @@ def _tokens(row: Row, new_tokens: int) -> int:
 
 
 def _exceeds(other: Inputs, one: Inputs) -> bool:
-    alike = (other.shared > 0, other.teacher_shared > 0) == (one.shared > 0, one.teacher_shared > 0)
-    return alike and other != one and all(theirs >= ours for theirs, ours in zip(other, one, strict=True))
+    return other != one and all(theirs >= ours for theirs, ours in zip(other, one, strict=True))

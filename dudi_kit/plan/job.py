@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from dudi_kit.data.batches import Sharing
 from dudi_kit.plan.engine import MOST_IN_A_BUCKET, Offloaded
 from dudi_kit.plan.shape import ModelShape
 from dudi_kit.recipe.schema.adapters import Quantization
@@ -11,6 +12,8 @@ from dudi_kit.recipe.schema.training import Optimizer
 
 BYTES: dict[Dtype, int] = {"fp32": 4, "bf16": 2}
 FP32 = 4
+ANY = 2**31
+"""Longer than any rollout."""
 
 
 class Inputs(NamedTuple):
@@ -35,10 +38,11 @@ class Inputs(NamedTuple):
 
     sampled_prompt: int
 
-    shared: int = 0
-    """A prompt with its response and its rollout, where the student reads them in one line; else 0."""
+    apart: int = ANY
+    """Longest rollout beside which the student reads y and ỹ in lines of their own, and not behind one prompt in one;
+    0 where there is none."""
 
-    teacher_shared: int = 0
+    teacher_apart: int = ANY
     """The same of the teacher."""
 
 
@@ -90,6 +94,12 @@ class Job:
 
     packs: bool = False
     """Rows share lines."""
+
+    sharing: Sharing | None = None
+    """How the student reads y and ỹ behind one prompt, where that is less work; None where it can't, or reads one."""
+
+    teacher_sharing: Sharing | None = None
+    """The same of the teacher."""
 
     placement: Placement = "device"
     """Of the teacher."""

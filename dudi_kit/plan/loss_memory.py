@@ -117,22 +117,25 @@ class Lines(NamedTuple):
 
     lines: int
     columns: int
-    shared: bool
-    """Two responses stand behind their prompt in each, so that a mask is given."""
 
 
 def student_lines(job: Job, inputs: Inputs) -> Lines:
     """Of the student: a prompt with its y, its ỹ, or both."""
-    if inputs.shared:
-        return Lines(inputs.rows, inputs.shared, shared=True)
-    sides = {"corpus": inputs.row, "rollout": rounded(inputs.prompt + job.new_tokens)}
-    return Lines(inputs.rows * job.sides, max(sides[side] for side in job.reads()), shared=False)
+    sides = {"corpus": inputs.row, "rollout": rounded(inputs.prompt + min(job.new_tokens, inputs.apart))}
+    apart = Lines(inputs.rows * job.sides, max(sides[side] for side in job.reads()))
+    return _most(job, apart, Lines(inputs.rows, rounded(inputs.row + job.new_tokens)), inputs.apart)
 
 
 def teacher_lines(job: Job, inputs: Inputs) -> Lines:
     """Of the teacher."""
-    if inputs.teacher_shared:
-        return Lines(inputs.rows, inputs.teacher_shared, shared=True)
-    sides = {"off_policy": inputs.teacher_row, "on_policy": rounded(inputs.teacher_prompt + job.new_tokens)}
-    longest = max(length for term, length in sides.items() if term in job.signals)
-    return Lines(inputs.rows * job.teacher_terms, longest, shared=False)
+    rollout = rounded(inputs.teacher_prompt + min(job.new_tokens, inputs.teacher_apart))
+    sides = {"off_policy": inputs.teacher_row, "on_policy": rollout}
+    apart = Lines(inputs.rows * job.teacher_terms, max(sides[term] for term in sides if term in job.signals))
+    return _most(job, apart, Lines(inputs.rows, rounded(inputs.teacher_row + job.new_tokens)), inputs.teacher_apart)
+
+
+def _most(job: Job, apart: Lines, shared: Lines, longest_apart: int) -> Lines:
+    """The larger of both ways in which a pair may lie, as long as its rollout comes out."""
+    if longest_apart >= job.new_tokens:
+        return apart
+    return shared if longest_apart == 0 else max(apart, shared, key=lambda made: made.lines * made.columns)

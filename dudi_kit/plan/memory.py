@@ -163,8 +163,9 @@ def bytes_of(text: MemorySize) -> int:
 def teacher_pass(job: Job, inputs: Inputs) -> int:
     """Temporaries of the teacher's forward pass."""
     assert job.teacher is not None, "asked for a teacher that there is"
-    (lines, width, shared), size = teacher_lines(job, inputs), BYTES[job.teacher_dtype]
-    mask = 2 * mask_bytes(lines, width, size) if shared or needs_mask(job, job.teacher, width) else 0
+    (lines, width), size = teacher_lines(job, inputs), BYTES[job.teacher_dtype]
+    masked = job.teacher_sharing is not None or needs_mask(job, job.teacher, width)
+    mask = 2 * mask_bytes(lines, width, size) if masked else 0
     unpacked = 0 if job.quantization == "none" else size * job.teacher.hidden * job.teacher.intermediate
     return forward_bytes(job.teacher, lines, width, size) + mask + unpacked
 
@@ -174,7 +175,7 @@ def heap_bytes(job: Job, inputs: Inputs) -> int:
     there, what the allocator keeps depends on the order of all sizes."""
     if not job.on_cpu:
         return 0
-    lines, width, _ = student_lines(job, inputs)
+    lines, width = student_lines(job, inputs)
     widest = lines * width * max(job.student.intermediate, job.student.hidden) * job.size
     whole = student_is_whole(job, inputs)
     logits = strip_bytes(job, inputs)
@@ -187,9 +188,10 @@ def heap_bytes(job: Job, inputs: Inputs) -> int:
 def activations(job: Job, inputs: Inputs) -> int:
     """What the student's forward pass keeps for backward; with checkpointing, the inputs of all layers, and all of the
     one that is computed again."""
-    lines, width, shared = student_lines(job, inputs)
-    mask = mask_bytes(lines, width, job.size) if shared or needs_mask(job, job.student, width) else 0
-    once, each = (mask, 0) if shared else (0, mask)  # that of shared prompts comes made, for all layers
+    lines, width = student_lines(job, inputs)
+    mask = mask_bytes(lines, width, job.size)
+    once = mask if job.sharing is not None else 0  # it comes made, for all layers
+    each = mask if needs_mask(job, job.student, width) else 0
     one = lines * width * layer_bytes(job.student, job.size) + each
     unpacked = 0 if job.packed == "none" else job.size * job.student.hidden * job.student.intermediate
     if job.recomputes:

@@ -87,13 +87,17 @@ def job_of(
         placement=source.placement if source else "device",
         device_memory=bytes_of(source.device_memory) if source and source.device_memory else None,
     )
-    kept = job.cache != "none"  # of y, then, the teacher is asked apart, and once
-    sharings = Sharings(
-        student=sharing_of(config) if job.sides == 2 else None,
-        teacher=sharing_of(teaching.config) if teaching and job.teacher_terms == 2 and not kept else None,
-    )
+    sharings = sharings_of(job, config, teaching)
     at_once = _sampled_at_once(recipe, batches)
-    return replace(job, inputs=largest_inputs(made.rows, made.mixture, batches, job.new_tokens, at_once, sharings))
+    inputs = largest_inputs(made.rows, made.mixture, batches, job.new_tokens, at_once, sharings)
+    return replace(job, inputs=inputs, sharing=sharings.student, teacher_sharing=sharings.teacher)
+
+
+def sharings_of(job: Job, config: PreTrainedConfig, teaching: Teaching | None) -> Sharings:
+    """Of whom reads both responses of a pair at once; of a teacher whose answers to y are kept, y is asked apart."""
+    student = sharing_of(config) if job.sides == 2 else None
+    asks_both = teaching is not None and job.teacher_terms == 2 and job.cache == "none"
+    return Sharings(student, sharing_of(teaching.config) if teaching is not None and asks_both else None)
 
 
 def _sampled_at_once(recipe: Recipe, batches: Arithmetic) -> int:

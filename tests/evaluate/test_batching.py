@@ -29,3 +29,7 @@ def test_a_few_long_rows_do_not_pad_the_others() -> None:
 
 def test_no_rows_no_batches() -> None:
     assert list(of_like_length([], 4)) == []
+
+
+def test_what_lies_at_a_place_counts() -> None:
+    assert list(of_like_length([9, 9, 9, 9], 4, [2, 3, 1, 4])) == [[0], [1, 2], [3]]

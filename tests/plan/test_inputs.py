@@ -1,11 +1,22 @@
 """The largest inputs are those of the rows as training will batch them."""
 
-from dudi_kit.data.batches import Sharing
+import random
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+from transformers import BloomConfig, Qwen3Config
+
+from dudi_kit.data.batches import Sharing, join
 from dudi_kit.data.mixing import Mixture
 from dudi_kit.plan.arithmetic import Arithmetic
 from dudi_kit.plan.inputs import Sharings, largest_inputs
-from dudi_kit.plan.job import Inputs
+from dudi_kit.plan.job import ANY, Inputs
+from dudi_kit.plan.loss_memory import student_lines
 from dudi_kit.plan.rows import Row
+from dudi_kit.plan.sizes import sharings_of
+from dudi_kit.plan.teaching import Teaching
+from tests.plan.test_memory import JOB
 
 
 def row(index: int, prompt: int, response: int, teacher: int) -> Row:
@@ -43,18 +54,47 @@ def test_what_another_one_exceeds_is_left_out() -> None:
     )
 
 
-def test_pairs_that_share_their_prompt_lie_in_one_line() -> None:
+WIDE = Sharing(10_000, None)
+
+
+def test_how_long_a_rollout_has_pairs_lie_apart() -> None:
     """The teacher's prompts are alike in the second row only."""
     rows = [row(0, 60, 3, 20), row(1, 61, 30, 1)]
-    wide = Sharing(10_000, None)
-    first, second = made(rows, batches(1, 1, 2), sharings=Sharings(wide, wide))
-    assert {(one.shared, one.teacher_shared) for one in (first, second)} == {(80, 0), (112, 48)}
-    assert [one.shared for one in made(rows, batches(1, 2, 2), sharings=Sharings(wide, wide))] == [112]
-    assert [one.shared for one in made(rows, batches(1, 2, 2), sharings=Sharings(Sharing(4, None), None))] == [0]
+    both = made(rows, batches(1, 1, 2), sharings=Sharings(WIDE, WIDE))
+    assert sorted((one.apart, one.teacher_apart) for one in both) == [(0, 0), (0, ANY)]
+    for sharing, apart in ((WIDE, 0), (Sharing(4, None), 16), (Sharing(10_000, 90), 16), (None, ANY)):
+        (one,) = made(rows, batches(1, 2, 2), sharings=Sharings(sharing, None))
+        assert (one.apart, one.teacher_apart) == (apart, ANY)
 
 
-def test_where_prompts_are_shared_another_one_exceeds_nothing_where_they_are_not() -> None:
-    """Fewer tokens lie in more lines there."""
-    rows = [row(0, 4, 40, 1), row(1, 90, 45, 1)]
-    made_of = made(rows, batches(1, 1, 2), sharings=Sharings(Sharing(8, None), None))
-    assert sorted(one.shared for one in made_of) == [0, 160]
+@pytest.mark.parametrize("seed", range(40))
+def test_no_rollout_has_training_lay_out_more_than_the_plan_says(seed: int) -> None:
+    """y and ỹ of one length fill two lines best: a shorter rollout may take more columns than the longest."""
+    draw = random.Random(seed)
+    hidden, new_tokens = draw.choice((64, 256, 512, 1024)), draw.choice((48, 128, 512, 1000))
+    part = [row(i, draw.randint(4, 600), draw.randint(1, 700), 1) for i in range(draw.randint(1, 4))]
+    sharing = Sharing(hidden, draw.choice((None, None, 900)))
+    mixture, numbers = Mixture([("th", "d")] * len(part), {}), batches(1, len(part), len(part))
+    (planned,) = largest_inputs(part, mixture, numbers, new_tokens, 4, Sharings(sharing, None))
+    job = replace(JOB, new_tokens=new_tokens, sharing=sharing)
+    lines, columns = student_lines(job, planned)
+    most = 0
+    for rollout in range(1, new_tokens + 1, 7):
+        prompts, responses = [r.prompt for r in part] * 2, [r.response for r in part] + [[1] * rollout] * len(part)
+        batch = join(
+            [[*ids, i] for i, ids in enumerate(prompts[: len(part)])] * 2, responses, pad_id=0, sharing=sharing
+        )
+        most = max(most, batch.input_ids_LT.numel())
+    assert most <= lines * (columns + 16)  # a token more of each prompt, to tell them apart
+
+
+def test_only_who_reads_both_responses_at_once_shares_prompts() -> None:
+    ours, theirs = Qwen3Config(hidden_size=512), Qwen3Config(hidden_size=1024)
+    teaching = Teaching(*[cast("Any", None)] * 4, config=theirs)
+    student, teacher = Sharing(512, None), Sharing(1024, None)
+    assert sharings_of(JOB, ours, teaching) == (student, teacher)
+    assert sharings_of(replace(JOB, cache="topk"), ours, teaching) == (student, None)
+    assert sharings_of(replace(JOB, signals=frozenset({"sequence", "off_policy"})), ours, teaching) == (student, None)
+    assert sharings_of(replace(JOB, signals=frozenset({"off_policy"})), ours, teaching) == (None, None)
+    assert sharings_of(replace(JOB, teacher=None, signals=frozenset({"sequence"})), ours, None) == (student, None)
+    assert sharings_of(JOB, BloomConfig(), teaching) == (None, teacher)

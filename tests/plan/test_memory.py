@@ -7,7 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
+from dudi_kit.data.batches import Sharing
 from dudi_kit.models.reading import FEW
+from dudi_kit.plan.budget import _changes
 from dudi_kit.plan.engine import MOST_IN_A_BUCKET
 from dudi_kit.plan.engine_memory import Engine, engine_of
 from dudi_kit.plan.job import Inputs, Job
@@ -201,13 +203,23 @@ def test_a_layer_keeps_what_autograd_keeps(family: str, dtype: torch.dtype, size
 
 def test_pairs_that_share_their_prompt_have_a_line_each_and_one_mask() -> None:
     """2 lines of 80 columns instead of 4 of 48; in the teacher's forward pass the mask is there a second time."""
-    inputs = INPUTS._replace(shared=80, teacher_shared=112)
-    alone, shared = activations(JOB, INPUTS), activations(JOB, inputs)
+    sharing = Sharing(8, None)
+    job, inputs = replace(JOB, sharing=sharing, teacher_sharing=sharing), INPUTS._replace(apart=0, teacher_apart=0)
+    alone, shared = activations(JOB, INPUTS), activations(job, inputs)
     assert shared == alone * (2 * 80) // (4 * 48) + 2 * 80**2 * 4
-    one = replace(JOB, student=replace(SHAPE, layers=1))
+    one = replace(job, student=replace(SHAPE, layers=1))
     assert shared - activations(one, inputs) == alone * (2 * 80) // (4 * 48) // 2
     forward = teacher_pass(JOB, INPUTS)
-    assert teacher_pass(JOB, inputs) == forward * (2 * 112) // (4 * 80) + 2 * (2 * 112**2 * 2)
+    assert teacher_pass(job, inputs) == forward * (2 * 112) // (4 * 80) + 2 * (2 * 112**2 * 2)
+    # beside shorter rollouts they lie apart, which is more: 4 lines of 48
+    assert activations(job, INPUTS._replace(apart=31)) == alone + 4 * 48**2 * 4
+
+
+def test_what_makes_rollouts_or_rows_shorter_makes_shared_lines_shorter() -> None:
+    job = replace(JOB, sharing=Sharing(8, None), on_cpu=False, inputs=(INPUTS._replace(apart=0, rows=400, row=96),))
+    changes = {change.field: change.job for change in _changes(job, 0)}
+    for field in ("rollouts.max_new_tokens", "data.max_length"):
+        assert activations(changes[field], changes[field].inputs[0]) < activations(job, job.inputs[0])
 
 
 def test_a_window_that_is_shorter_than_a_line_needs_a_mask() -> None:

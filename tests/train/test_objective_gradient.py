@@ -299,17 +299,12 @@ def test_rows_that_share_lines_teach_the_same(monkeypatch, known):
 @pytest.mark.parametrize("few", [0, FEW])
 def test_rows_that_share_their_prompt_change_nothing(monkeypatch, packing, few):
     """Of the student y and ỹ of every row, of the teacher those of the rows whose two prompts are alike."""
-    asked = models()
+    asked, seen = models(), watched_batches(monkeypatch)
     monkeypatch.setattr("dudi_kit.train.step.sharing_of", lambda _: None)
     expected = by_package(asked, ITEMS, WHOLE, few=few)
-    seen: list[Batch] = []
-
-    def watched(model: nn.Module, batch: Batch, places: Places, *, few: int) -> Any:
-        seen.append(batch)
-        return predictions(model, batch, places, few=few)
-
-    monkeypatch.setattr("dudi_kit.train.step.predictions", watched)
+    seen.clear()
     monkeypatch.setattr("dudi_kit.train.step.sharing_of", lambda _: Sharing(hidden=10_000, window=None))
+    monkeypatch.setattr("dudi_kit.data.batches._least_work", lambda rows, layouts, *_: layouts[-1])  # shared, if any
     assert_same(by_package(asked, ITEMS, WHOLE, few=few, packing=packing), expected)
     teacher, anchor, student = seen
     assert student.sees() is not None
@@ -317,6 +312,25 @@ def test_rows_that_share_their_prompt_change_nothing(monkeypatch, packing, few):
     assert teacher.sees() is not None
     if not packing:
         assert [len(batch.input_ids_LT) for batch in (teacher, student)] == [2 * len(ITEMS) - 1, len(ITEMS)]
+
+
+def test_each_model_says_for_itself_whether_it_reads_rows_that_share_their_prompt(monkeypatch):
+    seen, wide = watched_batches(monkeypatch), Sharing(hidden=10_000, window=None)
+    monkeypatch.setattr("dudi_kit.train.step.sharing_of", lambda of: wide if of.model_type == "qwen2" else None)
+    by_package(models(), ITEMS, WHOLE)
+    assert [batch.sees() is None for batch in seen] == [True, False, False]  # the teacher is a llama
+
+
+def watched_batches(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
+    """Those of teacher, reference and student, once they are asked."""
+    seen: list[Batch] = []
+
+    def watched(model: nn.Module, batch: Batch, places: Places, *, few: int) -> Any:
+        seen.append(batch)
+        return predictions(model, batch, places, few=few)
+
+    monkeypatch.setattr("dudi_kit.train.step.predictions", watched)
+    return seen
 
 
 def test_order_of_the_rows_changes_nothing():

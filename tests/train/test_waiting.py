@@ -1,7 +1,6 @@
 """Between sampling and the optimizer nothing of ours has the host wait for the device.
 
-Only transformers does, which looks in each pass whether rows share a line (`test_reads` counts that). The device
-is `meta`: what would read a number off it fails, and every copy to it is seen, and how it was asked for.
+The device is `meta`: what would read a number off it fails, and every copy to it is seen, and how it was asked for.
 """
 
 import copy
