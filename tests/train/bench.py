@@ -121,7 +121,14 @@ class Bench:
     def start(
         self, run: RunDir, processes: int = 1, *, resume: bool = False, headless: bool = False, profile: bool = False
     ) -> "Worker":
-        return Worker(run, processes, resume=resume, headless=headless, profile=profile)
+        module = "tests.train.headless" if headless else "dudi_kit.pipeline.worker"
+        words = [module, str(run.path), *["--resume"] * resume, *["--profile"] * profile]
+        return Worker(words, processes, run.path.with_name(f"{run.path.name}{'.resumed' if resume else ''}.log"))
+
+    def asked_to_stop(self, run: RunDir, moment: str, step: int, *, resume: bool = False) -> "Worker":
+        """It is sent SIGTERM in this moment of this step of its life (`tests.train.signalled`)."""
+        words = ["tests.train.signalled", str(run.path), moment, str(step), *["--resume"] * resume]
+        return Worker(words, 1, run.path.with_name(f"{run.path.name}.{moment}.log"))
 
     def killed(self, name: str, place: str, processes: int = 1, **settings: str) -> RunDir:
         """A run that was killed while `place` (below `checkpoints`) was there, and before it was complete."""
@@ -152,13 +159,10 @@ class Bench:
 class Worker:
     """The processes of one training run."""
 
-    def __init__(self, run: RunDir, processes: int, *, resume: bool, headless: bool, profile: bool) -> None:
-        self.run = run
-        module = "tests.train.headless" if headless else "dudi_kit.pipeline.worker"
-        words = [module, str(run.path), *["--resume"] * resume, *["--profile"] * profile]
-        self.log = run.path.with_name(f"{run.path.name}{'.resumed' if resume else ''}.log")
+    def __init__(self, words: list[str], processes: int, log: Path) -> None:
+        self.log = log
         with _READING:  # starting one looks after those that have ended
-            self.ranks = warm.start(words, processes, self.log, ENVIRONMENT)
+            self.ranks = warm.start(words, processes, log, ENVIRONMENT)
 
     @property
     def said(self) -> str:

@@ -102,13 +102,8 @@ class Stories:
         lives = []
         # Counted in the steps of a life; a stop in a step that is not done goes on with that step.
         for moment, step in [("generation", 2), ("backward", 3), ("save", 5)]:
-            resume = ["--resume"] if lives else []
-            words = ["-m", "tests.train.signalled", str(run.path), moment, str(step), *resume]
-            ended = subprocess.run(
-                [sys.executable, *words], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                timeout=300, check=False,
-            )  # fmt: skip
-            lives.append(Ending(run, ended.stdout, ended.returncode))
+            life = self.bench.asked_to_stop(run, moment, step, resume=bool(lives))
+            lives.append(Ending(run, code=life.wait(), said=life.said))
         return [*lives, Ending(run, self.bench.start(run, resume=True).finish())]
 
     def _rank_killed(self) -> list[Ending]:

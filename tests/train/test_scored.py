@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from concurrent.futures import Future
 from typing import Any
 
@@ -13,7 +11,7 @@ from safetensors.torch import load_file
 
 from dudi_kit.plan.layout import RunDir
 from dudi_kit.train.checkpoints import Checkpoint, facts
-from tests.train.bench import ENVIRONMENT, Bench, leaves, metrics, weights
+from tests.train.bench import Bench, leaves, metrics, weights
 from tests.train.conftest import RUNS, Runs
 
 PLAIN, SCORED, BEST = "six-dropout", "six-dropout-scored", "two-zero3-best"
@@ -35,10 +33,10 @@ class Stories:
 
     def _stopped(self) -> tuple[RunDir, int, str]:
         run = self.bench.plan("stopped-scored", **RUNS[SCORED])
-        life = [sys.executable, "-m", "tests.train.signalled", str(run.path), "evaluation", "2"]
-        ended = subprocess.run(life, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        life = self.bench.asked_to_stop(run, "evaluation", 2)
+        code = life.wait()
         self.bench.start(run, resume=True).finish()
-        return run, ended.returncode, ended.stdout + ended.stderr
+        return run, code, life.said
 
 
 @pytest.fixture(scope="module")

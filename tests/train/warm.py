@@ -3,7 +3,7 @@
 The standard library's fork server imports once what a training process imports before it reads its run directory; each
 process is forked from it and runs the module as `__main__`, with a log, a session and an environment of its own, and
 can be killed like any other. They have one seed of Python's hashes in common. What is about how processes begin
-(launchers, signals, `dudi-kit train`) starts cold ones.
+(launchers, `dudi-kit train`) starts cold ones.
 """
 
 import os
