@@ -23,6 +23,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from dudi_kit.data.batches import pad
 from dudi_kit.data.sending import sent
+from dudi_kit.models.attention import continuing
 
 LEAVE = 0.25
 """Share of the batch's rows that have ended when they leave it. Each size of a batch is a new shape, for which a CPU
@@ -71,8 +72,14 @@ def continue_prompts(
 ) -> list[Continuation]:
     """Continue each prompt (token ids) until a stop id or `max_new_tokens`."""
     ids_BT, mask_BT = (sent(t, model.device) for t in pad(prompts, stops.pad_id, side="left"))
+    width = ids_BT.shape[1]
+    padded = any(len(prompt) < width for prompt in prompts)
     # Compiled layers would be compiled anew for each of the cache's shapes.
-    with _set_aside(model), torch.compiler.set_stance("force_eager"):
+    with (
+        _set_aside(model),
+        continuing(model, width + max_new_tokens, padded=padded),
+        torch.compiler.set_stance("force_eager"),
+    ):
         said_BN = model.generate(
             input_ids=ids_BT,
             attention_mask=mask_BT.long(),

@@ -17,6 +17,7 @@ from transformers import (
     LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    masking_utils,
 )
 
 from dudi_kit.models.generation import LEAVE, Stops, continue_prompts
@@ -84,9 +85,15 @@ def said_by_transformers(model: Any, asked: list[list[int]]) -> list[list[int]]:
     return [row[width:] for row in out.tolist()]
 
 
+ALIKE = [[(5 * i + j) % 36 for j in range(32)] for i in range(12)]
+"""Prompts that need no padding."""
+
+
+@pytest.mark.parametrize(
+    "asked", [prompts(), ALIKE, [row[:20] for row in ALIKE]], ids=["of all lengths", "not padded", "padded alike"]
+)
 @pytest.mark.parametrize("model", list(MODELS), indirect=True)
-def test_what_is_said_is_what_transformers_would_say(model):
-    asked = prompts()
+def test_what_is_said_is_what_transformers_would_say(model, asked):
     theirs = said_by_transformers(model, asked)
     ours = continue_prompts(model, asked, STOPS, max_new_tokens=MOST)
     assert len({len(said.ids) for said in ours}) > 2, "rows end at different times"
@@ -94,6 +101,21 @@ def test_what_is_said_is_what_transformers_would_say(model):
         assert said.ids == row[: len(said.ids)]
         assert set(row[len(said.ids) :]) <= {STOPS.pad_id}
         assert said.ended == (said.ids[-1] in STOPS.stop_ids)
+
+
+@pytest.mark.parametrize("asked", [prompts(), ALIKE], ids=["padded", "not padded"])
+@pytest.mark.parametrize("model", ["llama", "gemma3", "gpt2"], indirect=True)
+def test_transformers_is_not_asked_whether_prompts_are_padded(monkeypatch, model, asked):
+    real = masking_utils._ignore_causal_mask_sdpa
+
+    def looks(padding_BT: Tensor | None, *sizes: Any) -> bool:
+        assert padding_BT is None, "it is read off the device"
+        return real(padding_BT, *sizes)
+
+    monkeypatch.setattr(masking_utils, "_ignore_causal_mask_sdpa", looks)
+    own = model.config._attn_implementation
+    assert continue_prompts(model, asked, STOPS, max_new_tokens=MOST)
+    assert model.config._attn_implementation == own == "sdpa"
 
 
 @pytest.mark.parametrize("model", ["llama", "gemma3", "gpt2"], indirect=True)

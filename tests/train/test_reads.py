@@ -31,13 +31,10 @@ def test_one_sampling_serves_all_micro_batches_of_a_step(counted):
 
 def test_a_step_waits_for_the_device_only_to_see_whether_it_failed(counted):
     """Twice after the last micro-batch: for the gradient norm, and for the loss. Nothing in between reads anything but
-    sampling, for each token: whether rows are padded, and whether some are open still."""
+    sampling, for each token: whether some rows are open still."""
     reads = dict(counted["reads"])
     sampling = {name: times for name, times in reads.items() if name.startswith("generation.")}
-    masks = {name: times for name, times in reads.items() if name.startswith("masking_utils.")}
-    rest = {name: times for name, times in reads.items() if name not in sampling | masks}
+    rest = {name: times for name, times in reads.items() if name not in sampling}
     assert rest == {"engine._plain_gradient_norm": 1, "loop._require_finite": 1}
-    assert sampling["generation._decode"] <= NEW  # a token: whether some rows are open still
+    assert sampling["generation._decode"] <= NEW
     assert sampling["generation.continue_prompts"] <= 3  # by `generate`, before the first token
-    assert masks.keys() == {"masking_utils._ignore_causal_mask_sdpa"}
-    assert sum(masks.values()) <= 2 * NEW
