@@ -93,7 +93,7 @@ def test_only_who_reads_both_responses_at_once_shares_prompts() -> None:
     teaching = Teaching(*[cast("Any", None)] * 4, config=theirs)
     student, teacher = Sharing(512, None), Sharing(1024, None)
     assert sharings_of(JOB, ours, teaching) == (student, teacher)
-    assert sharings_of(replace(JOB, cache="topk"), ours, teaching) == (student, None)
+    assert sharings_of(replace(JOB, cache="top_k"), ours, teaching) == (student, None)
     assert sharings_of(replace(JOB, signals=frozenset({"sequence", "off_policy"})), ours, teaching) == (student, None)
     assert sharings_of(replace(JOB, signals=frozenset({"off_policy"})), ours, teaching) == (None, None)
     assert sharings_of(replace(JOB, teacher=None, signals=frozenset({"sequence"})), ours, None) == (student, None)
