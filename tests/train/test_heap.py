@@ -50,11 +50,14 @@ def said_by(program: str, **settings: str) -> list[int]:
 @needs_glibc
 @pytest.mark.parametrize("settings", [{}, {"MALLOC_ARENA_MAX": "2"}], ids=["none", "of something else"])
 def test_a_later_step_maps_few_new_pages_whatever_else_of_malloc_is_set(settings):
-    """Where a heap can grow no further glibc begins another one, so it may be a while until all blocks have a place."""
-    given_back, kept = said_by(FAULTS, **settings)
-    if given_back < 10_000:  # of 16,384 pages in 64 MiB
-        pytest.skip("this system maps large pages, or keeps the heap by itself")
-    assert kept < given_back / 4
+    """Where a heap can grow no further glibc begins another one, so it may be a while until all blocks have a place. By
+    itself it keeps them where something small lies behind them by chance, which another process shows."""
+    for _ in range(4):
+        given_back, kept = said_by(FAULTS, **settings)
+        if given_back > 10_000:  # of 16,384 pages in 64 MiB
+            assert kept < given_back / 4
+            return
+    pytest.skip("this system maps large pages, or keeps the heap by itself")
 
 
 @needs_glibc
